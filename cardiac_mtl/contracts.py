@@ -1,0 +1,61 @@
+"""What flows between data modules, papers and evaluation. Imports torch, numpy and nothing of ours.
+
+B batch, C channels, S slices, H rows, W columns, T phases, K classes or indices. Lengths in mm.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+UNLABELLED: Final = -1
+"""Value of `mask` pixels and of `label` where nothing is known; `indices` use NaN."""
+
+
+class Batch(TypedDict):
+    """One batch on one device. Every key is there; any target may be missing for any sample."""
+
+    image: Tensor
+    """float32 (B, C, H, W), or (B, C, T, H, W) for cine."""
+    spacing: Tensor
+    """float32 (B, 3), distance between slices, rows and columns in mm."""
+    case: Tensor
+    """int64 (B,), row of the case table."""
+    slice: Tensor
+    """int64 (B,), slice within the volume, base to apex."""
+    mask: Tensor
+    """int64 (B, H, W), `UNLABELLED` where not annotated."""
+    indices: Tensor
+    """float32 (B, K), physical units, NaN where missing."""
+    label: Tensor
+    """int64 (B,), `UNLABELLED` where missing."""
+
+
+class Prediction(TypedDict, total=False):
+    """What a paper predicts; only the keys it has."""
+
+    mask_prob: Tensor
+    """float32 (B, K, H, W), background first, sums to one over K."""
+    indices: Tensor
+    """float32 (B, K), physical units."""
+    label_prob: Tensor
+    """float32 (B, K), sums to one over K."""
+
+
+@dataclass(frozen=True)
+class CineStudy:
+    """One short-axis cine study in memory: what the phantoms make and the data modules write."""
+
+    patient_id: str
+    """A pseudonym, such as `DET0000101`."""
+    image: NDArray[np.uint16]
+    """(T, S, H, W), slices base to apex."""
+    mask: NDArray[np.uint8]
+    """(T, S, H, W): 0 background, 1 LV myocardium, 2 LV blood pool, 3 RV blood pool."""
+    affine: NDArray[np.float64]
+    """(4, 4), voxel (column, row, slice) to LPS millimetres, as DICOM and SimpleITK have it."""
+    pathology: str = ""
+    truth: dict[str, list[float]] = field(default_factory=dict)
+    """Closed-form values, one a phase: `cavity_ml`, `myocardium_ml`, and `area_mm2_<slice>`."""

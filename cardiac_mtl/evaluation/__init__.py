@@ -1,0 +1,1 @@
+"""From predictions to per-slice and per-case rows."""
