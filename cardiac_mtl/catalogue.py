@@ -1,0 +1,79 @@
+"""The experiments, overlays and presets that ship with the package."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+
+import cardiac_mtl
+from cardiac_mtl.errors import UserError
+
+
+def shipped_folder() -> Path:
+    """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
+    package = Path(cardiac_mtl.__file__).parent
+    inside = package / "experiments"
+    return inside if inside.is_dir() else package.parent / "experiments"
+
+
+def experiments() -> list[Path]:
+    """Return the experiment files, sorted by name."""
+    return sorted(shipped_folder().glob("*.yaml"))
+
+
+def overlays() -> list[Path]:
+    """Return the overlays, which come after an experiment: data sets, presets, loggers."""
+    return sorted(shipped_folder().glob("*/*.yaml"))
+
+
+def find_config(name: str) -> Path:
+    """Return the file that a `--config` names.
+
+    Args:
+        name: a path, or the bare name of a shipped file: `mtn_uncertainty`, `presets/cpu_demo`,
+            `cpu_demo`, or `experiments/mtn_uncertainty.yaml` away from a checkout.
+
+    Returns:
+        An existing file.
+
+    Raises:
+        UserError: there is no such file, with the nearest name that there is.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    root = shipped_folder()
+    wanted = name.removeprefix("experiments/").removesuffix(".yaml")
+    known = {
+        file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")
+    }
+    known |= {file.stem: file for file in known.values()}
+    if wanted in known:
+        return known[wanted]
+    near = get_close_matches(wanted, known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UserError(
+        f"no such file {name!r}, and no shipped experiment of that name",
+        where="--config",
+        fix=f"{hint}`cardiac-mtl list` names them",
+    )
+
+
+def header(path: Path) -> dict[str, str]:
+    """Return the `# key: value` comments that an experiment file begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = [line.removeprefix("# ").split(": ", 1) for line in lines if line.startswith("# ")]
+    return {pair[0]: pair[-1] for pair in comments}
+
+
+def run(arguments: Sequence[str]) -> int:  # noqa: ARG001 - the command has no options
+    """Print every experiment with paper, row, data and tasks, then the overlays."""
+    for path in experiments():
+        print(path.stem)
+        for key, value in header(path).items():
+            print(f"    {key:<6} {value}")
+    print("\noverlays, given as a second --config after the experiment")
+    for path in overlays():
+        name = path.relative_to(shipped_folder()).with_suffix("").as_posix()
+        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        print(f"    {name:<20} {first}")
+    return 0

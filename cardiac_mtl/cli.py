@@ -1,0 +1,73 @@
+"""The `cardiac-mtl` command. Imports nothing heavy until a sub-command is chosen."""
+
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from cardiac_mtl.errors import UserError
+
+COMMANDS = {
+    "fit": ("cardiac_mtl.training", "train an experiment, into a run directory of its own"),
+    "validate": ("cardiac_mtl.training", "score a run on its validation patients"),
+    "test": ("cardiac_mtl.training", "score a run on its test patients: rows, table, pictures"),
+    "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
+    "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),
+    "phantom": ("cardiac_mtl.phantom_cohort", "write a cohort of phantom hearts to disk"),
+    "check": ("cardiac_mtl.checking", "read every file of a data set and name what is wrong"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one sub-command.
+
+    Args:
+        argv: the words after `cardiac-mtl`; the command line when absent.
+
+    Returns:
+        The exit status: 0 done, 1 done and found wanting, 2 the user can mend it, 130 stopped.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    arguments = [word for word in arguments if word != "--debug"]
+    if not arguments or arguments[0] in {"-h", "--help"}:
+        print(_help())
+        return 0
+    if arguments[0] == "--version":
+        print(import_module("cardiac_mtl").__version__)
+        return 0
+    try:
+        return int(_module(arguments[0]).run(arguments))
+    except UserError as error:
+        if debug:
+            raise
+        print(f"cardiac-mtl: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("cardiac-mtl: stopped", file=sys.stderr)
+        return 130
+
+
+def _module(command: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    if command not in COMMANDS:
+        near = get_close_matches(command, COMMANDS, n=1)
+        raise UserError(
+            f"no sub-command {command!r}",
+            where="command line",
+            fix=f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(COMMANDS)}",
+        )
+    return import_module(COMMANDS[command][0])
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cardiac-mtl COMMAND [options]",
+            "",
+            *lines,
+            "",
+            "cardiac-mtl COMMAND --help shows the options of a command;",
+            "--debug anywhere shows the traceback of an error.",
+        ]
+    )

@@ -1,0 +1,158 @@
+"""From YAML and words to a configuration: shipped names, phantom data, errors of one line."""
+
+import re
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+from typing_extensions import override
+
+from cardiac_mtl.catalogue import find_config
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.phantom_cohort import default_cohort
+from data_modules.base import CardiacDataModule
+
+
+FIX_FOLLOWS = "; "
+
+
+class OneLineParser(LightningArgumentParser):
+    """Lightning's parser, whose mistakes are one line and name the nearest valid key (P34)."""
+
+    @override
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise explain(message, _option_names(self)) from ex
+
+
+def resolve_configs(words: Sequence[str]) -> list[str]:
+    """Replace every shipped name that `--config` is given by its file.
+
+    Args:
+        words: of the command line.
+
+    Returns:
+        The same words, with `--config FILE` for each configuration.
+    """
+    resolved: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if name in {"--config", "-c"} and equals:
+            resolved += ["--config", str(_readable(value))]
+        elif resolved and resolved[-1] in {"--config", "-c"}:
+            resolved[-1:] = ["--config", str(_readable(word))]
+        else:
+            resolved.append(word)
+    return resolved
+
+
+def _readable(name: str) -> Path:
+    path = find_config(name)
+    read_yaml(path)
+    return path
+
+
+def data_class(data: Namespace) -> type[CardiacDataModule]:
+    """Return the class that the configuration of a data module names."""
+    module, _, name = data.class_path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def phantom_if_no_root(data: Namespace) -> None:
+    """Give a data module that was given no root the phantom cohort of its layout.
+
+    Args:
+        data: the configuration of the data module, changed in place.
+    """
+    if data.init_args.root is None:
+        data.init_args.root = default_cohort(data_class(data).layout)
+
+
+def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
+    """Make paper and data module as the `config.yaml` of a run describes them.
+
+    Args:
+        config: holds `model` and `data`.
+
+    Returns:
+        A paper with fresh weights, and a data module that has read nothing yet.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Paper, "model")
+    parser.add_subclass_arguments(CardiacDataModule, "data")
+    described = parser.parse_object({key: config[key] for key in ("model", "data")})
+    made = parser.instantiate_classes(described)
+    return made.model, made.data
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: it is absent or damaged.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(
+            f"is not YAML: {error.problem}", where=f"{path}, line {line}", fix="mend that line"
+        ) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"cannot be read ({type(error).__name__})", where=str(path), fix="restore the file"
+        ) from error
+    if not isinstance(content, dict):
+        raise UserError("is not a mapping", where=str(path), fix="write `key: value` lines")
+    return content
+
+
+_NOISE = (
+    "Does not validate against",
+    "Subtypes:",
+    "Errors:",
+    "Expected a <class 'NoneType'>",
+    "Expected a path but",
+    "Given value",
+)
+_KEY = re.compile(r'(?:configuration, |configuration: )?Parser key "([^"]+)":\s*')
+_REFUSED = re.compile(r"(?:[Oo]ption '|arguments: -*)([^\s'=]+)")
+
+
+def explain(message: str, options: Sequence[str]) -> UserError:
+    """Turn a message of jsonargparse, sixty lines at worst, into one line.
+
+    Args:
+        message: it may hold, line by line, what `explain` said of a nested parser.
+        options: names that the parser accepts, for the nearest one.
+
+    Returns:
+        The error, naming the whole key.
+    """
+    lines = [line.strip(" -") for line in message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_NOISE)]
+    text = " ".join(lines)
+    keys = _KEY.findall(text)
+    text = _KEY.sub("", text).removeprefix("configuration: ")
+    what, _, fix = text.partition(FIX_FOLLOWS)
+    refused = _REFUSED.search(what)
+    if refused and not fix:
+        near = get_close_matches(refused[1], options, n=1, cutoff=0.5)
+        fix = f"did you mean {near[0]!r}?" if near else ""
+    where = ".".join(["configuration", *keys]) if not keys else ".".join(keys)
+    return UserError(what.strip(" ;."), where=where, fix=fix or "see `cardiac-mtl fit --help`")
+
+
+def _option_names(parser: ArgumentParser) -> list[str]:
+    """Return the names that a parser and its sub-commands accept, whole and by their last part."""
+    names = []
+    for action in parser._actions:  # noqa: SLF001 - jsonargparse has no public list
+        if isinstance(action.choices, dict):
+            names += [name for sub in action.choices.values() for name in _option_names(sub)]
+        names.append(action.dest)
+    return [*names, *{name.rsplit(".", 1)[-1] for name in names}]

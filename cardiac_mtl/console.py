@@ -1,0 +1,52 @@
+"""What a run shows on the terminal: a progress bar there, plain lines elsewhere."""
+
+import logging
+import sys
+import time
+import warnings
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, RichProgressBar
+from rich.console import Console
+from typing_extensions import override
+
+
+def say(text: str) -> None:
+    """Print one line for the user, whole, wherever output goes."""
+    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+
+
+def quiet_libraries() -> None:
+    """Keep advertisements and hints to developers of other libraries off the user's terminal."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*The number of training batches.*",
+        ".*GPU available but not used.*",
+        ".*LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", message)
+
+
+def progress() -> Callback:
+    """Return the progress display that suits the output."""
+    return RichProgressBar(leave=False) if sys.stdout.isatty() else EpochLines()
+
+
+class EpochLines(Callback):
+    """One line an epoch: what was learned and how long it took."""
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._started = time.monotonic()
+
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        shown = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not name.startswith(("weight/", "s/")) and name.count("/") == 1 or "/mae/" in name
+        }
+        figures = "  ".join(f"{name} {value:.4g}" for name, value in sorted(shown.items()))
+        seconds = time.monotonic() - self._started
+        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s")

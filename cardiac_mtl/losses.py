@@ -1,0 +1,52 @@
+"""Losses on tensors: one function a term, blind to what is not annotated, differentiable."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cardiac_mtl.contracts import UNLABELLED
+
+
+class TaskLoss(NamedTuple):
+    """The loss of one task on one batch."""
+
+    mean: Tensor
+    """Scalar, over what is annotated; 0 with a gradient path when nothing is."""
+    known: Tensor
+    """Scalar, how many pixels or values were annotated."""
+
+
+def masked_binary_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:
+    """Binary cross-entropy over annotated pixels.
+
+    Args:
+        logits: (B, H, W), of foreground.
+        mask: int64 (B, H, W), foreground above 0, `UNLABELLED` where not annotated.
+
+    Returns:
+        Nats a pixel, and the number of annotated pixels.
+    """
+    annotated = mask != UNLABELLED
+    total = F.binary_cross_entropy_with_logits(
+        logits.float(), (mask > 0).float(), weight=annotated.float(), reduction="sum"
+    )
+    known = annotated.sum()
+    return TaskLoss(total / known.clamp(min=1), known)
+
+
+def masked_l1(predicted: Tensor, target: Tensor) -> TaskLoss:
+    """Mean absolute error over known targets.
+
+    Args:
+        predicted: (B, K), any unit.
+        target: (B, K), same unit, NaN where missing.
+
+    Returns:
+        The mean in the same unit, and the number of known targets.
+    """
+    given = ~torch.isnan(target)
+    error = (predicted.float() - torch.nan_to_num(target)).abs() * given
+    known = given.sum()
+    return TaskLoss(error.sum() / known.clamp(min=1), known)

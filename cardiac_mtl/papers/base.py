@@ -1,0 +1,122 @@
+"""What every paper shares: the steps around `forward`, `losses` and `predict`."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from lightning import LightningModule
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.evaluation.running import RunningScores
+from cardiac_mtl.losses import TaskLoss
+from cardiac_mtl.weighting import Weighting
+
+OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
+"""Makes an optimiser of parameters or parameter groups."""
+
+
+class Paper(LightningModule):
+    """A system from one publication.
+
+    Logged, with stage `train` or `val` (under the paper protocol `test` in place of `val`):
+    `<stage>/loss/<task>`, `<stage>/loss`, `val/dice_vol`, `val/dice_vol/<label>` and
+    `val/mae/<index>`; of the weighting `weight/<task>` and `s/<task>`.
+
+    Args:
+        weighting: makes one loss of the tasks' losses; it also says which tasks there are.
+    """
+
+    title: ClassVar[str]
+    """Name of the system, as the tables write it."""
+    label_names: tuple[str, ...] = ()
+    """Classes of `mask_prob` after the background; empty when no mask is predicted."""
+    index_names: tuple[str, ...] = ()
+    """Columns of `indices`; empty when none is predicted."""
+    selection_stage: str = "val"
+    """Part that the checkpoint is selected on; `test` only under the paper protocol."""
+
+    def __init__(self, weighting: Weighting) -> None:
+        super().__init__()
+        self.weighting = weighting
+
+    @abstractmethod
+    @override
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Map an image (B, C, H, W) to the raw outputs that `losses` and `predict` read."""
+
+    @abstractmethod
+    def losses(self, outputs: Mapping[str, Tensor], batch: Batch) -> dict[str, TaskLoss]:
+        """Return the loss of every task of the weighting."""
+
+    @abstractmethod
+    def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:
+        """Return the prediction in physical units."""
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """What the best checkpoint is selected on, and whether `max` or `min` is best."""
+        if self.label_names:
+            return f"{self.selection_stage}/dice_vol", "max"
+        return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
+
+    def postprocess(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Clean the class of each voxel (S, H, W) of a whole volume; the identity by default."""
+        return mask
+
+    @override
+    def setup(self, stage: str) -> None:
+        self.scores = RunningScores(self.label_names, self.index_names)
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = self.losses(self(batch["image"]), batch)
+        total = self.weighting(losses)
+        self.log_losses("train", losses, total, batch)
+        return total
+
+    @override
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        outputs = self(batch["image"])
+        losses = self.losses(outputs, batch)
+        self.log_losses(self.selection_stage, losses, self.weighting(losses), batch)
+        self.scores.update(batch, self.predict(outputs))
+
+    @override
+    def on_validation_epoch_end(self) -> None:
+        scores = {f"{self.selection_stage}/{k}": v for k, v in self.scores.compute().items()}
+        self.scores.reset()
+        if self.trainer.sanity_checking:
+            return
+        weights = {f"weight/{k}": v for k, v in self.weighting.weights().items()}
+        learned = {f"s/{k}": v for k, v in self.weighting.log_variances().items()}
+        self.log_dict(scores | weights | learned)
+        self.log(self.monitor[0], scores[self.monitor[0]], prog_bar=True)
+
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
+        return self.predict(self(batch["image"]))
+
+    def log_losses(
+        self, stage: str, losses: Mapping[str, TaskLoss], total: Tensor, batch: Batch
+    ) -> None:
+        """Log every task's loss and the total, averaged over the epoch.
+
+        Args:
+            stage: `train`, `val` or `test`.
+            losses: of every task, unweighted.
+            total: scalar, weighted.
+            batch: gives the number of samples.
+        """
+        terms = {f"{stage}/loss/{task}": loss.mean for task, loss in losses.items()}
+        self.log_dict(
+            terms | {f"{stage}/loss": total},
+            on_step=False,
+            on_epoch=True,
+            batch_size=len(batch["image"]),
+            sync_dist=stage != "train",
+        )

@@ -1,0 +1,143 @@
+"""`predict`: masks in the geometry of the input, and indices, for images of any origin."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import torch
+from numpy.typing import NDArray
+
+from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.console import quiet_libraries, say
+from cardiac_mtl.contracts import Prediction
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.evaluation.rows import write_csv
+from cardiac_mtl.options import OptionParser
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
+from data_modules.cases import Case
+from data_modules.geometry import prepare_image, restore
+from data_modules.inputs import find_inputs
+from data_modules.readers import read_volume, write_mask
+
+SLICES_AT_ONCE = 16
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Predict every volume of the input with the best checkpoint of a run."""
+    quiet_libraries()
+    parser = OptionParser(
+        prog="cardiac-mtl predict",
+        description="Write <case>_mask.nii.gz in the input's own geometry, and predictions.csv.",
+    )
+    parser.add_argument("--run", type=Path, required=True, help="run directory that `fit` made")
+    parser.add_argument(
+        "--input",
+        type=Path,
+        required=True,
+        help="a NIfTI or DICOM file, a folder of them, or a cases.csv",
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the results")
+    parser.add_argument("--checkpoint", type=Path, help="another checkpoint than the best")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    options = parser.parse_args(arguments[1:])
+    cases = find_inputs(options.input)
+    run_directory = find_run(options.run)
+    predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
+    options.output.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for case in cases:
+        rows += predictor.predict_case(case, options.output)
+    write_csv(options.output / "predictions.csv", pd.DataFrame(rows))
+    say(f"{len(cases)} volumes: {options.output / 'predictions.csv'}")
+    return 0
+
+
+class Predictor:
+    """A trained paper with the preparation that it was trained with.
+
+    Args:
+        run_directory: gives the configuration.
+        checkpoint: gives the weights.
+        device: `auto`, or a device of torch.
+    """
+
+    def __init__(self, run_directory: Path, checkpoint: Path, device: str = "auto") -> None:
+        weights = read_checkpoint(checkpoint)
+        self.paper, self.data = build(read_yaml(run_directory / CONFIG))
+        self.paper.load_state_dict(weights["state_dict"])
+        self.device = _device(device)
+        self.paper.to(self.device).eval()
+
+    def predict_case(self, case: Case, output: Path) -> list[dict[str, object]]:
+        """Write the mask of one volume.
+
+        Args:
+            case: names the files.
+            output: folder, which exists.
+
+        Returns:
+            One row a slice: regressed indices and segmented areas in mm2.
+        """
+        volume = read_volume(case.image, case.frame)
+        prepared = prepare_image(volume, self.data.matrix, self.data.spacing_mm)
+        prediction = self._predict(prepared)
+        rows: list[dict[str, object]] = [
+            {"case_id": case.case_id, "slice": number} for number in range(len(prepared))
+        ]
+        for name, column in zip(self.paper.index_names, _columns(prediction), strict=False):
+            for row, value in zip(rows, column, strict=True):
+                row[f"regressed_{name}"] = value
+        if "mask_prob" in prediction:
+            mask = self._mask(prediction["mask_prob"].numpy(), volume)
+            write_mask(output / f"{case.case_id}_mask.nii.gz", mask, like=case.image)
+            for row, area in zip(rows, _areas(mask), strict=True):
+                row["segmented_area_mm2"] = area
+        return rows
+
+    @torch.inference_mode()
+    def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
+        """Predict (S, H, W) and return the whole volume on the CPU."""
+        parts = [
+            self.paper.predict(self.paper(part[:, None].to(self.device)))
+            for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
+        ]
+        keys = parts[0].keys()
+        return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
+
+    def _mask(self, probability: NDArray[np.float32], volume: sitk.Image) -> sitk.Image:
+        """Turn (S, K, H, W) on the prepared grid into classes on the grid of the volume."""
+        kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
+        classes = [
+            restore(np.where(kept == k, probability[:, k], 0.0), volume, self.data.spacing_mm)
+            for k in range(1, probability.shape[1])
+        ]
+        stacked = np.stack([np.full_like(classes[0], 0.5), *classes])
+        mask = sitk.GetImageFromArray(stacked.argmax(0).astype(np.uint8))
+        mask.CopyInformation(volume)
+        return mask
+
+
+def _columns(prediction: Prediction) -> list[list[float]]:
+    """Return one list a regressed index, a value a slice; none when nothing is regressed."""
+    return prediction["indices"].T.tolist() if "indices" in prediction else []
+
+
+def _areas(mask: sitk.Image) -> list[float]:
+    """Return the foreground area of every slice in mm2."""
+    column, row, _ = mask.GetSpacing()
+    pixels = (sitk.GetArrayViewFromImage(mask) > 0).sum(axis=(1, 2))
+    return (pixels * column * row).tolist()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(
+            f"{name!r} is not available here", where="--device", fix="choose auto or cpu"
+        ) from error

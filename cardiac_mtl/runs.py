@@ -1,0 +1,183 @@
+"""The run directory: where a run lives, what is known of it, how its checkpoint is read.
+
+runs/<experiment>/<data>/fold<k>-seed<s>/<run id>/
+    config.yaml  run.json  metrics.csv  checkpoints/{best,last}.ckpt     by `fit`
+    slices.csv  cases.csv  table.csv  table.md  figures/                 by `test`
+"""
+
+import hashlib
+import json
+import pickle
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+
+import cardiac_mtl
+from cardiac_mtl.errors import UserError
+
+CONFIG, IDENTITY, METRICS = "config.yaml", "run.json", "metrics.csv"
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+PROVENANCE = "cardiac_mtl"
+"""Key of a checkpoint that holds where it comes from."""
+
+_PACKAGES = ("torch", "lightning", "numpy", "SimpleITK", "monai", "torchmetrics", "jsonargparse")
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """Return 8 hexadecimal digits that stand for a configuration.
+
+    Args:
+        config: JSON-able once paths are written out.
+    """
+    text = json.dumps(config, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def new_run_directory(root: Path, experiment: str, data: str, fold_seed: str, digest: str) -> Path:
+    """Name the directory of a new run, without making it.
+
+    Args:
+        root: `runs`.
+        experiment: name of the experiment.
+        data: name of the data set.
+        fold_seed: `fold<k>-seed<s>`.
+        digest: of the configuration; a second run of one configuration gets a suffix.
+
+    Returns:
+        A path where nothing is yet.
+    """
+    parent = root / _slug(experiment) / _slug(data) / fold_seed
+    names = [digest, *(f"{digest}-{n}" for n in range(2, 10_000))]
+    return next(parent / name for name in names if not (parent / name).exists())
+
+
+def find_run(path: Path) -> Path:
+    """Return the run directory that `--run` means: itself, or the newest finished run below it.
+
+    Args:
+        path: a run directory, or a folder that holds some.
+
+    Raises:
+        UserError: there is none.
+    """
+    if (path / IDENTITY).is_file():
+        return path
+    runs = [found.parent for found in path.rglob(IDENTITY)] if path.is_dir() else []
+    finished = [run for run in runs if (run / BEST).is_file()]
+    if not finished:
+        raise UserError(
+            "no finished run here" if runs or path.is_dir() else "no such folder",
+            where=f"--run {path}",
+            fix=f"give the directory that `fit` printed, the one that holds {IDENTITY}",
+        )
+    return max(finished, key=lambda run: read_identity(run)["started_at"])
+
+
+def write_identity(run: Path, identity: Mapping[str, Any]) -> None:
+    """Write `run.json` whole or not at all."""
+    temporary = run / f".{IDENTITY}"
+    temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
+    temporary.replace(run / IDENTITY)
+
+
+def read_identity(run: Path) -> dict[str, Any]:
+    """Read `run.json`.
+
+    Raises:
+        UserError: it is absent or damaged.
+    """
+    try:
+        return json.loads((run / IDENTITY).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"cannot be read ({type(error).__name__})",
+            where=str(run / IDENTITY),
+            fix="give another run, or train this one again",
+        ) from error
+
+
+def provenance() -> dict[str, Any]:
+    """Return what produced a run: command, versions, git commit, machine, time."""
+    return {
+        "command": shlex.join(["cardiac-mtl", *sys.argv[1:]]),
+        "started_at": now(),
+        "git_commit": _git_commit(),
+        "versions": {"cardiac-mtl": cardiac_mtl.__version__, **_versions()},
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def now() -> str:
+    """Return the time in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint of ours onto the CPU, as plain tensors and values only.
+
+    Args:
+        path: `*.ckpt`.
+
+    Raises:
+        UserError: it is absent, damaged, holds code, or was not written by cardiac-mtl.
+    """
+    where = str(path)
+    if not path.is_file():
+        raise UserError("no such checkpoint", where=where, fix="give one that `fit` wrote")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
+    except (
+        OSError,
+        RuntimeError,
+        EOFError,
+        ValueError,
+        pickle.UnpicklingError,
+        BadZipFile,
+    ) as error:
+        raise UserError(
+            "is not a readable checkpoint of weights",
+            where=where,
+            fix="train again, or use last.ckpt",
+        ) from error
+    if not isinstance(checkpoint, dict) or PROVENANCE not in checkpoint:
+        raise UserError(
+            "was not written by cardiac-mtl", where=where, fix="give a checkpoint that `fit` wrote"
+        )
+    return checkpoint
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package.lower()] = version(package)
+        except PackageNotFoundError:
+            found[package.lower()] = "absent"
+    return found
+
+
+def _git_commit() -> str:
+    """Return the commit of the checkout that the code runs from, with `+` when it was changed."""
+    folder = Path(cardiac_mtl.__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--abbrev=40", "--dirty=+"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"

@@ -1,0 +1,78 @@
+"""How the checkpoint of a run is chosen, and how every number is marked by it."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from typing_extensions import override
+
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.runs import BEST, PROVENANCE
+
+HONEST, OPTIMISTIC = "honest", "paper_optimistic"
+"""What stands in the column `protocol` of every row."""
+
+
+def refuse_dishonest_monitor(config: Namespace) -> None:
+    """Refuse callbacks that would choose weights or the epoch on anything but validation (P9).
+
+    Args:
+        config: of one sub-command, with `trainer.callbacks` and `data.init_args.paper_protocol`.
+
+    Raises:
+        UserError: a monitor does not begin with `val/`, and the paper protocol is not asked for.
+    """
+    if config["data"]["init_args"].get("paper_protocol"):
+        return
+    for number, callback in enumerate(config["trainer"]["callbacks"] or []):
+        monitor = (callback.get("init_args") or {}).get("monitor")
+        if monitor is not None and not monitor.startswith("val/"):
+            raise UserError(
+                f"monitor {monitor!r} is not measured on validation patients",
+                where=f"trainer.callbacks[{number}].init_args.monitor",
+                fix="monitor a value under val/, or mark the run with --data.paper_protocol true",
+            )
+
+
+def best_checkpoint(paper: Paper, run: Path) -> ModelCheckpoint:
+    """Return the callback that keeps the best and the last checkpoint of a run."""
+    monitor, mode = paper.monitor
+    path = run / BEST
+    return ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.stem,
+        monitor=monitor,
+        mode=mode,
+        save_last=True,
+        auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+class Provenance(Callback):
+    """Writes into every checkpoint where it comes from, and into the run how it ended.
+
+    Args:
+        origin: JSON-able: fold, split hash, what the checkpoint is selected on.
+        ended: is told the status when training stops on an error or an interrupt.
+    """
+
+    def __init__(self, origin: Mapping[str, Any], ended: Callable[[str], None]) -> None:
+        self.origin = dict(origin)
+        self.ended = ended
+
+    @override
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        checkpoint[PROVENANCE] = self.origin
+
+    @override
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        self.ended("interrupted" if isinstance(exception, KeyboardInterrupt) else "failed")

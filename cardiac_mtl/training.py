@@ -1,0 +1,287 @@
+"""`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+from lightning import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger
+from typing_extensions import override
+
+import cardiac_mtl
+import data_modules
+from cardiac_mtl.configuration import OneLineParser, data_class, phantom_if_no_root, resolve_configs
+from cardiac_mtl.console import progress, quiet_libraries, say
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.runs import (
+    BEST,
+    CONFIG,
+    PROVENANCE,
+    config_digest,
+    find_run,
+    new_run_directory,
+    now,
+    provenance,
+    read_checkpoint,
+    read_identity,
+    write_identity,
+)
+from cardiac_mtl.selection import (
+    HONEST,
+    OPTIMISTIC,
+    Provenance,
+    best_checkpoint,
+    refuse_dishonest_monitor,
+)
+from cardiac_mtl.testing import TestOutputs
+from data_modules.base import CardiacDataModule
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run `fit`, `validate` or `test`."""
+    _refuse_shadowed_package()
+    quiet_libraries()
+    words, run_directory = list(arguments), None
+    if words[0] != "fit" and not {"-h", "--help"} & set(words):
+        words, run_directory = _words_of_run(words)
+    CardiacCLI(resolve_configs(words), run_directory)
+    return 0
+
+
+class CardiacCLI(LightningCLI):
+    """LightningCLI with a run directory, honest selection, and errors of one line.
+
+    Args:
+        words: of the command line, after `cardiac-mtl`.
+        run_directory: of an existing run, for `validate` and `test`; `fit` makes its own.
+    """
+
+    model: Paper
+    datamodule: CardiacDataModule
+
+    def __init__(self, words: list[str], run_directory: Path | None) -> None:
+        self.experiment = _experiment_name(words)
+        self.run_directory = run_directory or Path()
+        super().__init__(
+            Paper,
+            CardiacDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults={"logger": False, "enable_model_summary": False, "max_epochs": 50},
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=OneLineParser,
+            args=words,
+        )
+
+    @staticmethod
+    @override
+    def subcommands() -> dict[str, set[str]]:
+        ours = {"model", "dataloaders", "datamodule", "ckpt_path", "weights_only", "verbose"}
+        return {
+            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
+            "validate": ours,
+            "test": ours,
+        }
+
+    @override
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--experiment", type=str, default=self.experiment, help="names the run")
+        parser.add_argument(
+            "--run_root", type=Path, default=Path("runs"), help="where run directories are made"
+        )
+        parser.link_arguments("data.init_args.matrix", "model.init_args.image_size")
+
+    @override
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        # Lightning's own warns that sys.argv differs from what `--run` stands for
+        self.config = parser.parse_args(args)
+
+    @override
+    def _parse_ckpt_path(self) -> None:
+        """Leave the configuration alone: a checkpoint must not override what was asked (P30)."""
+
+    @override
+    def before_instantiate_classes(self) -> None:
+        config = self._config_of_command()
+        phantom_if_no_root(config.data)
+        refuse_dishonest_monitor(config)
+        self.protocol = OPTIMISTIC if config.data.init_args.paper_protocol else HONEST
+        if self.subcommand == "fit":
+            self.run_directory = new_run_directory(
+                config.run_root,
+                config.experiment,
+                data_class(config.data).name_of(config.data.init_args.root),
+                f"fold{config.data.init_args.fold}-seed{config.seed_everything}",
+                config_digest(self._config_to_keep()),
+            )
+
+    @override
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        self.model.selection_stage = self.datamodule.selection_part
+        config = dict(self._get(self.config_init, "trainer"))
+        config["default_root_dir"] = self.run_directory  # P40: never the working folder
+        config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
+        if self.subcommand == "fit":
+            configured = config["logger"]
+            others = configured if isinstance(configured, list) else [configured]
+            chosen = [logger for logger in others if isinstance(logger, Logger)]
+            config["logger"] = [CSVLogger(self.run_directory, name="", version=""), *chosen]
+        else:
+            # P4: slices of one volume on two devices would be scored apart
+            config |= {"logger": False, "devices": 1, "num_nodes": 1, "barebones": False}
+        return self.trainer_class(**config)
+
+    def before_fit(self) -> None:
+        """Check everything that can be checked, then make the run directory."""
+        self._set_up_data("fit")
+        self.origin |= {
+            "split_sha256": self.datamodule.split_sha256,
+            "fold": self.datamodule.fold,
+        }
+        self.run_directory.mkdir(parents=True)
+        (self.run_directory / CONFIG).write_text(
+            yaml.safe_dump(self._config_to_keep(), sort_keys=False), encoding="utf-8"
+        )
+        self.datamodule.save_splits(self.run_directory / "splits.json")
+        self._note(status="running")
+        self._introduce()
+
+    def after_fit(self) -> None:
+        """Write down what was selected, and on what."""
+        best = self.best.best_model_score
+        self._note(
+            status="finished",
+            finished_at=now(),
+            epochs=self.trainer.current_epoch,
+            best_value=None if best is None else float(best),
+        )
+        if best is not None:
+            say(f"best: {self.best.monitor} {float(best):.4f}, the {self.protocol} protocol")
+        say(f"next: cardiac-mtl test --run {self.run_directory}")
+
+    def validate(self, model: Paper, datamodule: CardiacDataModule) -> None:
+        """Score the best checkpoint on the part that it was selected on."""
+        self._load_weights()
+        (scores,) = self.trainer.validate(model, datamodule=datamodule, verbose=False)
+        for name, value in sorted(scores.items()):
+            say(f"{name:<28} {value:.4f}")
+
+    def test(self, model: Paper, datamodule: CardiacDataModule) -> None:
+        """Score the best checkpoint on the test part; write rows, table and pictures."""
+        self._load_weights()
+        self.trainer.test(model, datamodule=datamodule, verbose=False)
+
+    def _load_weights(self) -> None:
+        """Load the run's best weights, where the folds are those of its training."""
+        self._set_up_data(str(self.subcommand))
+        path = self.run_directory / BEST
+        checkpoint = read_checkpoint(path)
+        if checkpoint[PROVENANCE]["split_sha256"] != self.datamodule.split_sha256:
+            raise UserError(
+                "the folds are not those of its training, so test patients may have trained it",
+                where=str(path),
+                fix="restore the data of that time, or use `cardiac-mtl predict` for other data",
+            )
+        self.model.load_state_dict(checkpoint["state_dict"])
+
+    def _set_up_data(self, stage: str) -> None:
+        self.datamodule.setup(stage)
+        wanted, declared = self.model.label_names, tuple(self.datamodule.labels)
+        if wanted and wanted != declared:
+            raise UserError(
+                f"declares {', '.join(declared)}; {self.model.title} wants {', '.join(wanted)}",
+                where="data",
+                fix="choose a data set that `cardiac-mtl list` names for the experiment",
+            )
+
+    def _callbacks(self) -> list[Callback]:
+        if self.subcommand == "test":
+            protocol = read_identity(self.run_directory)["protocol"]
+            return [TestOutputs(self.run_directory, protocol)]
+        if self.subcommand == "validate":
+            return []
+        self.best = best_checkpoint(self.model, self.run_directory)
+        self.origin = {
+            "experiment": self._config_of_command().experiment,
+            "protocol": self.protocol,
+            "selected_on": self.datamodule.selection_part,
+            "monitor": self.best.monitor,
+        }
+        return [
+            self.best,
+            Provenance(self.origin, lambda status: self._note(status=status)),
+            progress(),
+        ]
+
+    def _note(self, **facts: Any) -> None:  # noqa: ANN401 - JSON values
+        """Write `run.json` with new facts."""
+        if not hasattr(self, "identity"):
+            data, seed = self.datamodule, self._config_of_command().seed_everything
+            self.identity = {
+                "run_id": self.run_directory.name,
+                "data": data.name_of(data.root),
+                "seed": seed,
+                **self.origin,
+                **provenance(),
+            }
+        self.identity |= facts
+        write_identity(self.run_directory, self.identity)
+
+    def _introduce(self) -> None:
+        data, split = self.datamodule, self.datamodule.split
+        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
+        say(
+            f"{self.model.title}, {millions:.2f} M parameters; {data.name_of(data.root)}, "
+            f"fold {data.fold} of {data.num_folds}: {len(split.train)} patients train, "
+            f"{len(split.val)} validate, {len(split.test)} test"
+        )
+        if self.protocol == OPTIMISTIC:
+            say("paper protocol: the checkpoint is selected on the test patients; optimistic")
+        say(f"run directory: {self.run_directory}")
+
+    def _config_of_command(self) -> Namespace:
+        return self.config[str(self.subcommand)]
+
+    def _config_to_keep(self) -> dict[str, Any]:
+        """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
+        self.__dict__.pop("config_dump", None)
+        self._dump_config()
+        return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
+
+
+def _words_of_run(words: list[str]) -> tuple[list[str], Path]:
+    """Turn `test --run DIR ...` into the configuration of that run and what else was asked."""
+    given = dict(enumerate(words))
+    for place, word in given.items():
+        name, equals, value = word.partition("=")
+        if name == "--run":
+            rest = words[1:place] + words[place + (1 if equals else 2) :]
+            run_directory = find_run(Path(value if equals else given.get(place + 1, "")))
+            return [words[0], "--config", str(run_directory / CONFIG), *rest], run_directory
+    raise UserError(
+        "which run?", where=words[0], fix=f"give `cardiac-mtl {words[0]} --run DIR` of a `fit`"
+    )
+
+
+def _experiment_name(words: list[str]) -> str:
+    """Return the stem of the first configuration; `config.yaml` of a run overrides it."""
+    for word, following in zip(words, words[1:], strict=False):
+        if word == "--config":
+            return Path(following).stem
+    return "unnamed"
+
+
+def _refuse_shadowed_package() -> None:
+    ours, found = Path(cardiac_mtl.__file__).parents[1], Path(data_modules.__file__).parents[1]
+    if ours != found:
+        raise UserError(
+            "another package named data_modules hides ours",
+            where=str(found),
+            fix="run from another folder, or set PYTHONSAFEPATH=1",
+        )

@@ -1,0 +1,265 @@
+"""The one LightningDataModule: cases, fold, prepared store, loaders, augmentation on the device."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+from typing_extensions import override
+
+from cardiac_mtl.contracts import Batch
+from cardiac_mtl.errors import UserError
+from data_modules.augment import Augmentation, draw, transform
+from data_modules.cases import Case, case_table, check_cases
+from data_modules.geometry import prepare_image, prepare_mask
+from data_modules.readers import read_volume
+from data_modules.splits import Split, digest, make_splits, save_splits
+from data_modules.store import (
+    PreparedCase,
+    PreparedStore,
+    SliceDataset,
+    cache_folder,
+    open_store,
+    store_key,
+    unannotated_like,
+)
+
+
+class CardiacDataModule(LightningDataModule):
+    """A data set on disk, in folds.
+
+    Args:
+        root: folder of the data set; without it a phantom cohort is made and used.
+        num_folds: folds of the cross-validation [paper of MTN: 5].
+        fold: the fold that is held out as test part, from 0.
+        split_seed: of the dealing of patients to folds.
+        val_fraction: share of the patients that are not in the test part on which the epoch is
+            chosen [inferred: 0.1].
+        stratify_by: column of the case table whose values every fold holds alike.
+        paper_protocol: select the checkpoint on the test part, as some papers did. It trains on
+            the validation patients too, and marks every number as optimistic.
+        batch_size: slices a batch [inferred: 16].
+        matrix: rows and columns of the prepared grid [paper of MTN: 192, 192].
+        spacing_mm: in-plane spacing of the prepared grid [paper of MTN: 1.5625].
+        augmentation: random transformations of the training part.
+        copies: transformed copies that an epoch holds beside each original [paper of MTN: 2].
+        num_workers: processes that fetch batches; 0 suits the memory-mapped store.
+        cache_dir: where prepared stores are kept; the user's cache folder without it.
+    """
+
+    layout: ClassVar[str]
+    """Name of the layout, as `cardiac-mtl phantom --layout` knows it."""
+    labels: ClassVar[dict[str, int]] = {"myocardium": 1}
+    """Value of each class in a prepared mask."""
+    index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
+    """Columns of `indices`."""
+
+    def __init__(
+        self,
+        root: Path | None = None,
+        num_folds: int = 5,
+        fold: int = 0,
+        split_seed: int = 0,
+        val_fraction: float = 0.1,
+        stratify_by: str = "pathology",
+        paper_protocol: bool = False,
+        batch_size: int = 16,
+        matrix: tuple[int, int] = (192, 192),
+        spacing_mm: float = 1.5625,
+        augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
+        copies: int = 2,
+        num_workers: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        super().__init__()
+        self.root = root
+        self.num_folds = num_folds
+        self.fold = fold
+        self.split_seed = split_seed
+        self.val_fraction = val_fraction
+        self.stratify_by = stratify_by
+        self.paper_protocol = paper_protocol
+        self.batch_size = batch_size
+        self.matrix = matrix
+        self.spacing_mm = spacing_mm
+        self.augmentation = augmentation
+        self.copies = copies
+        self.num_workers = num_workers
+        self.cache_dir = cache_dir
+        self._generator = torch.Generator()
+        self._epoch_drawn = -1
+
+    @classmethod
+    def name_of(cls, root: Path | None) -> str:
+        """Return the name of the data set in run directories: that of its folder."""
+        folder = Path(root or "phantom").resolve()
+        return folder.parent.name if folder.suffix == ".csv" else folder.name
+
+    @abstractmethod
+    def find_cases(self, root: Path) -> list[Case]:
+        """Return the cases below a folder, in a fixed order."""
+
+    @abstractmethod
+    def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
+        """Return the mask of a case with the values of `labels`, its geometry checked."""
+
+    def indices_of(self, mask: Tensor, spacing: Tensor) -> Tensor:
+        """Compute the index targets from the masks that the network sees.
+
+        Args:
+            mask: int64 (B, H, W).
+            spacing: float32 (B, 3), slice, row and column spacing in mm.
+
+        Returns:
+            float32 (B, 1), myocardial area in mm2, NaN where the slice is not annotated.
+        """
+        area = (mask == self.labels["myocardium"]).sum((1, 2)) * spacing[:, 1:].prod(1)
+        annotated = (mask >= 0).any(2).any(1)
+        return torch.where(annotated, area, torch.nan)[:, None]
+
+    @property
+    def selection_part(self) -> str:
+        """The part that the checkpoint is selected on."""
+        return "test" if self.paper_protocol else "val"
+
+    @property
+    def split(self) -> Split:
+        """The patients of each part of this fold, after `setup`."""
+        return self.splits[self.fold]
+
+    @property
+    def split_sha256(self) -> str:
+        """Hash of all folds, the same on every machine."""
+        return digest(self.splits)
+
+    def save_splits(self, path: Path) -> None:
+        """Write all folds, with their hash, as JSON."""
+        save_splits(path, self.name_of(self.root), self.splits, self.split_seed)
+
+    @override
+    def setup(self, stage: str) -> None:
+        if hasattr(self, "store"):
+            return
+        if self.root is None:
+            raise UserError("no data", where="data.root", fix="give the folder of the data set")
+        self.cases = self.find_cases(self.root)
+        check_cases(self.cases, self.root)
+        self.case_table = case_table(self.cases)
+        self.splits = self._make_splits()
+        self.store = self._open_store()
+
+    def prepare_case(self, case: Case) -> PreparedCase:
+        """Read one case and bring it to the prepared grid."""
+        volume = read_volume(case.image, case.frame)
+        image = prepare_image(volume, self.matrix, self.spacing_mm)
+        mask = self.read_mask(case, volume)
+        return PreparedCase(
+            image=image,
+            mask=unannotated_like(image)
+            if mask is None
+            else prepare_mask(mask, self.matrix, self.spacing_mm),
+            spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
+        )
+
+    @override
+    def train_dataloader(self) -> DataLoader[Batch]:
+        patients = self.split.train + (self.split.val if self.paper_protocol else ())
+        dataset = self._dataset(patients, repeats=1 + self.copies)
+        sampler: DistributedSampler[Batch] = DistributedSampler(
+            dataset,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            seed=self.split_seed,
+        )
+        return self._loader(dataset, sampler)
+
+    @override
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self._dataset(getattr(self.split, self.selection_part)))
+
+    @override
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._loader(self._dataset(self.split.test))
+
+    @override
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        if self.trainer and self.trainer.training:
+            batch["image"], batch["mask"] = self._augment(batch["image"], batch["mask"])
+        batch["indices"] = self.indices_of(batch["mask"], batch["spacing"])
+        return batch
+
+    def _augment(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        self._seed_epoch()
+        draws = draw(self.augmentation, len(image), self.matrix, self._generator)
+        noise_seed = int(torch.randint(2**31, (), generator=self._generator))
+        return transform(image, mask, draws, noise_seed)
+
+    def _seed_epoch(self) -> None:
+        """Start a new stream of draws in each epoch, another on each rank (P13)."""
+        assert self.trainer is not None
+        epoch = self.trainer.current_epoch
+        if epoch != self._epoch_drawn:
+            stream = np.random.SeedSequence([self._seed, epoch, self.trainer.global_rank])
+            self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0]) >> 1)
+            self._epoch_drawn = epoch
+
+    @property
+    def _seed(self) -> int:
+        return torch.initial_seed() % 2**32
+
+    def _make_splits(self) -> list[Split]:
+        table = self.case_table
+        if self.stratify_by and self.stratify_by not in table:
+            raise UserError(
+                f"no column {self.stratify_by!r} in the case table",
+                where="data.stratify_by",
+                fix=f"choose from {', '.join(table.columns)}",
+            )
+        stratum = table[self.stratify_by] if self.stratify_by else pd.Series("", table.index)
+        strata = stratum.astype(str).groupby(table["patient_id"]).first()
+        return make_splits(dict(strata.items()), self.num_folds, self.split_seed, self.val_fraction)
+
+    def _open_store(self) -> PreparedStore:
+        settings: dict[str, Any] = {
+            "layout": self.layout,
+            "matrix": self.matrix,
+            "spacing_mm": self.spacing_mm,
+        }
+        key = store_key(self.cases, settings)
+        folder = (self.cache_dir or cache_folder()) / "prepared" / f"{self.layout}-{key[:16]}"
+        return open_store(folder, self.cases, self.prepare_case)
+
+    def _dataset(self, patients: Sequence[str], repeats: int = 1) -> SliceDataset:
+        rows = np.flatnonzero(self.case_table["patient_id"].isin(patients))
+        return SliceDataset(
+            self.store,
+            self.store.slices_of(rows.tolist()),
+            num_indices=len(self.index_names),
+            label=torch.tensor(self.case_table["label"].to_numpy()),
+            repeats=repeats,
+        )
+
+    def _loader(
+        self, dataset: SliceDataset, sampler: DistributedSampler[Batch] | None = None
+    ) -> DataLoader[Batch]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=_as_is,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+def _as_is(batch: Any) -> Any:  # noqa: ANN401 - the type of a collate function
+    """Return the batch that `SliceDataset` gathered whole."""
+    return batch
