@@ -18,7 +18,6 @@ from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.phantom_cohort import default_cohort
 from data_modules.base import CardiacDataModule
 
-
 FIX_FOLLOWS = "; "
 
 

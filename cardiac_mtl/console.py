@@ -45,7 +45,7 @@ class EpochLines(Callback):
         shown = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
-            if not name.startswith(("weight/", "s/")) and name.count("/") == 1 or "/mae/" in name
+            if (name.count("/") == 1 or "/mae/" in name) and not name.startswith(("weight/", "s/"))
         }
         figures = "  ".join(f"{name} {value:.4g}" for name, value in sorted(shown.items()))
         seconds = time.monotonic() - self._started

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import torch
+from data_modules.inputs import find_inputs
+from data_modules.readers import read_volume, write_mask
 from numpy.typing import NDArray
 
 from cardiac_mtl.configuration import build, read_yaml
@@ -15,12 +17,9 @@ from cardiac_mtl.contracts import Prediction
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import write_csv
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
 from data_modules.geometry import prepare_image, restore
-from data_modules.inputs import find_inputs
-from data_modules.readers import read_volume, write_mask
 
 SLICES_AT_ONCE = 16
 

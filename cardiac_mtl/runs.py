@@ -15,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -159,13 +159,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
-    for package in _PACKAGES:
-        try:
-            found[package.lower()] = version(package)
-        except PackageNotFoundError:
-            found[package.lower()] = "absent"
-    return found
+    return {package.lower(): version(package) for package in _PACKAGES}
 
 
 def _git_commit() -> str:

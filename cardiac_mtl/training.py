@@ -1,6 +1,7 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,7 @@ def _words_of_run(words: list[str]) -> tuple[list[str], Path]:
 
 def _experiment_name(words: list[str]) -> str:
     """Return the stem of the first configuration; `config.yaml` of a run overrides it."""
-    for word, following in zip(words, words[1:], strict=False):
+    for word, following in pairwise(words):
         if word == "--config":
             return Path(following).stem
     return "unnamed"

@@ -3,6 +3,7 @@
 Source: Ronneberger et al., MICCAI 2015, as adapted by Dangi et al., STACOM 2018.
 """
 
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import torch
@@ -59,9 +60,7 @@ class UNetTrunk(nn.Module):
         super().__init__()
         b = width
         stages = [in_channels, b, 2 * b, 4 * b, 8 * b]
-        self.encoders = nn.ModuleList(
-            ConvBlock(i, o) for i, o in zip(stages[:-1], stages[1:], strict=True)
-        )
+        self.encoders = nn.ModuleList(ConvBlock(i, o) for i, o in pairwise(stages))
         self.pool = nn.MaxPool2d(2)
         self.bottleneck = ConvBlock(8 * b, 16 * b)
         self.ups = nn.ModuleList(

@@ -94,8 +94,9 @@ class Paper(LightningModule):
             return
         weights = {f"weight/{k}": v for k, v in self.weighting.weights().items()}
         learned = {f"s/{k}": v for k, v in self.weighting.log_variances().items()}
+        shown = {self.monitor[0]: scores.pop(self.monitor[0])}
         self.log_dict(scores | weights | learned)
-        self.log(self.monitor[0], scores[self.monitor[0]], prog_bar=True)
+        self.log_dict(shown, prog_bar=True)
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:

@@ -1,0 +1,173 @@
+"""Any data set behind a `cases.csv`, one row a volume, paths relative to it.
+
+Layout: `<root>/cases.csv` with `case_id, patient_id, image` and, as far as known, `mask, phase,
+sequence, pathology, centre, vendor, label`; images and masks are 2-D, 3-D or 4-D NIfTI, slices
+base to apex. A 4-D image is one case a phase.
+"""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from typing_extensions import override
+
+from cardiac_mtl.contracts import UNLABELLED, CineStudy
+from cardiac_mtl.errors import UserError
+from data_modules.base import CardiacDataModule
+from data_modules.cases import Case
+from data_modules.readers import nifti_shape, read_mask
+
+TABLE = "cases.csv"
+REQUIRED = ("case_id", "patient_id", "image")
+OPTIONAL = ("mask", "phase", "sequence", "pathology", "centre", "vendor", "label")
+
+
+class ManifestDataModule(CardiacDataModule):
+    """A data set behind a `cases.csv`."""
+
+    layout = "manifest"
+
+    @override
+    def find_cases(self, root: Path) -> list[Case]:
+        return find_cases(root)
+
+    @override
+    def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
+        return read_mask(case.mask, image, self.labels, case.frame) if case.mask else None
+
+
+def find_cases(root: Path) -> list[Case]:
+    """Read the table.
+
+    Args:
+        root: the folder that holds `cases.csv`, or that file itself.
+
+    Returns:
+        In the order of the table; a 4-D image gives one case a phase.
+
+    Raises:
+        UserError: the table is absent, empty or damaged, a column is misspelt, a file is absent
+            or outside the folder.
+    """
+    table = root / TABLE if root.is_dir() else root
+    cases = []
+    for number, row in enumerate(_rows(table), start=2):
+        where = f"{table}, row {number}"
+        mask = (_inside(table.parent, row["mask"], where),) if row.get("mask") else ()
+        case = Case(
+            case_id=_file_name(row["case_id"], where),
+            patient_id=row["patient_id"],
+            image=(_inside(table.parent, row["image"], where),),
+            mask=mask,
+            label=_label(row.get("label", ""), where),
+            **{key: row.get(key, "") for key in OPTIONAL[1:-1]},
+        )
+        cases += split_frames(case)
+    return cases
+
+
+def split_frames(case: Case) -> list[Case]:
+    """Return one case a phase of a 4-D image, the case itself for a 3-D one."""
+    shape = nifti_shape(case.image[0])
+    if len(shape) < 4:
+        return [case]
+    return [
+        replace(case, case_id=f"{case.case_id}_ph{t:02d}", frame=t, phase=str(t))
+        for t in range(shape[3])
+    ]
+
+
+def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:
+    """Write studies as a manifest, one row a phase; the inverse of `find_cases`.
+
+    Args:
+        root: folder to fill.
+        studies: the myocardium is kept, the other classes are background.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / TABLE).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case_id", "patient_id", "phase", "pathology", "image", "mask"])
+        for study in studies:
+            for phase, (image, mask) in enumerate(zip(study.image, study.mask, strict=True)):
+                case_id = f"{study.patient_id}_ph{phase:02d}"
+                names = f"{case_id}_image.nii.gz", f"{case_id}_mask.nii.gz"
+                _write_nifti(root / names[0], image.astype(np.int16), study)
+                _write_nifti(root / names[1], (mask == 1).astype(np.uint8), study)
+                writer.writerow([case_id, study.patient_id, phase, study.pathology, *names])
+
+
+def _write_nifti(path: Path, array: np.ndarray, study: CineStudy) -> None:
+    image = sitk.GetImageFromArray(array)
+    spacing = np.linalg.norm(study.affine[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(study.affine[:3, 3].tolist())
+    image.SetDirection((study.affine[:3, :3] / spacing).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+
+
+def _rows(table: Path) -> list[dict[str, str]]:
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(
+            f"no {TABLE} here", where=str(table.parent), fix="check `data.root`"
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot be read ({type(error).__name__})", where=str(table), fix="save it as UTF-8"
+        ) from error
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
+    columns = [name.strip() for name in reader.fieldnames or []]
+    _require_columns(columns, table)
+    reader.fieldnames = columns
+    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
+    if not rows:
+        raise UserError("the table has no row", where=str(table), fix="list at least one case")
+    return rows
+
+
+def _require_columns(columns: list[str], table: Path) -> None:
+    for wanted in REQUIRED:
+        if wanted in columns:
+            continue
+        others = [name for name in columns if name not in {*REQUIRED, *OPTIONAL}]
+        near = get_close_matches(wanted, others, n=1, cutoff=0.5)
+        hint = f"rename {near[0]!r}" if near else f"the columns are {', '.join(columns)}"
+        raise UserError(f"no column {wanted!r}", where=str(table), fix=hint)
+
+
+def _inside(folder: Path, name: str, where: str) -> Path:
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"{name!r} leads out of the data folder", where=where, fix="give a path below it"
+        )
+    if not path.is_file():
+        raise UserError(f"no file {name!r}", where=where, fix="restore it or correct the row")
+    return path
+
+
+def _file_name(case_id: str, where: str) -> str:
+    if not case_id or case_id.startswith(".") or set(case_id) & set('/\\:*?"<>|'):
+        raise UserError(
+            f"case_id {case_id!r} cannot name a file", where=where, fix="use letters and digits"
+        )
+    return case_id
+
+
+def _label(text: str, where: str) -> int:
+    if not text:
+        return UNLABELLED
+    try:
+        return int(text)
+    except ValueError as error:
+        raise UserError(
+            f"label {text!r} is not a whole number", where=where, fix="number the classes from 0"
+        ) from error

@@ -1,0 +1,393 @@
+"""Files to volumes with a true geometry, and every way that can go wrong named in one line."""
+
+import gzip
+import logging
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import SimpleITK as sitk
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from pydicom.errors import InvalidDicomError
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.errors import UserError
+
+TOLERANCE = 1e-3
+"""Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
+NIFTI = (".nii", ".nii.gz")
+
+_log = logging.getLogger(__name__)
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    zlib.error,
+    gzip.BadGzipFile,
+    nib.filebasedimages.ImageFileError,
+    InvalidDicomError,
+    UnidentifiedImageError,
+)
+
+
+def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
+    """Read one volume.
+
+    Args:
+        files: one NIfTI or DICOM file, or one DICOM file a slice, in the order wanted.
+        frame: phase within a 4-D NIfTI, None for a 3-D or 2-D one.
+
+    Returns:
+        float32, axes column, row, slice; geometry in LPS mm.
+
+    Raises:
+        UserError: a file is absent, damaged or not what it should be; intensities are not finite.
+    """
+    first = files[0]
+    if first.name.endswith(NIFTI):
+        image = _read_nifti(first, frame)
+    else:
+        image = _read_dicom(files)
+    _refuse_bad_numbers(image, first)
+    return sitk.Cast(image, sitk.sitkFloat32)
+
+
+def read_mask(
+    files: Sequence[Path | None],
+    like: sitk.Image,
+    labels: Mapping[str, int],
+    frame: int | None = None,
+) -> sitk.Image:
+    """Read the mask of a volume.
+
+    Args:
+        files: one NIfTI file, or one PNG a slice (not zero = class 1) with None where a slice has
+            no annotation.
+        like: the volume that it belongs to.
+        labels: value of each class that may occur besides 0.
+        frame: phase within a 4-D NIfTI.
+
+    Returns:
+        int16 on the grid of `like`; `UNLABELLED` throughout a slice without annotation.
+
+    Raises:
+        UserError: a file is absent or damaged, the geometry is another, a value is not declared.
+    """
+    first = files[0]
+    if first is not None and first.name.endswith(NIFTI):
+        mask = _read_nifti(first, frame)
+        check_geometry(like, mask, first)
+        _refuse_undeclared(sitk.GetArrayViewFromImage(mask), labels, first)
+        mask.CopyInformation(like)
+        return sitk.Cast(mask, sitk.sitkInt16)
+    columns, rows, _ = like.GetSize()
+    stacked = np.stack([_read_png(file, (rows, columns)) for file in files])
+    mask = sitk.GetImageFromArray(stacked)
+    mask.CopyInformation(like)
+    return mask
+
+
+def check_geometry(image: sitk.Image, mask: sitk.Image, where: Path) -> None:
+    """Refuse a mask that does not lie where its image lies.
+
+    Args:
+        image: the volume.
+        mask: its mask.
+        where: file of the mask, for the message.
+
+    Raises:
+        UserError: size, spacing, origin or axes differ, with the field and by how much.
+    """
+    fix = "draw or resample the mask on the grid of its image"
+    if image.GetSize() != mask.GetSize():
+        raise UserError(
+            f"the mask has {_times(mask.GetSize())} voxels, its image {_times(image.GetSize())}",
+            where=str(where),
+            fix=fix,
+        )
+    fields = {
+        "spacing": (image.GetSpacing(), mask.GetSpacing()),
+        "origin": (image.GetOrigin(), mask.GetOrigin()),
+        "direction": (image.GetDirection(), mask.GetDirection()),
+    }
+    for name, (expected, found) in fields.items():
+        off = float(np.abs(np.subtract(expected, found)).max())
+        if off > TOLERANCE:
+            raise UserError(
+                f"the {name} of the mask differs from that of its image by {off:.4g}",
+                where=str(where),
+                fix=fix,
+            )
+
+
+def order_by_position(files: Sequence[Path]) -> list[Path]:
+    """Sort the DICOM slices of one volume from base to apex.
+
+    The apex of a heart in its usual place lies left, in front of and below its base: of the two
+    directions of the slice normal, the one nearer to LPS (1, -1, -1) points to it.
+
+    Args:
+        files: one slice each, any order.
+
+    Returns:
+        The same files.
+    """
+    headers = [_dicom_header(file) for file in files]
+    normal = _normal(headers[0])
+    towards_apex = normal * (1.0 if normal @ np.array([1.0, -1.0, -1.0]) >= 0 else -1.0)
+    positions = [float(_position(header) @ towards_apex) for header in headers]
+    return [files[k] for k in np.argsort(positions, kind="stable")]
+
+
+def nifti_shape(path: Path) -> tuple[int, ...]:
+    """Return the shape that the header of a NIfTI file declares, without reading its voxels."""
+    return tuple(int(n) for n in _load_nifti(path).shape)
+
+
+def write_mask(path: Path, mask: sitk.Image) -> None:
+    """Write a mask as NIfTI, whole or not at all.
+
+    Args:
+        path: `*.nii.gz`.
+        mask: class of each voxel.
+    """
+    temporary = path.with_name(f".{path.name}")
+    sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(temporary))
+    temporary.replace(path)
+
+
+def _load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
+    if not path.is_file():
+        raise UserError("no such file", where=str(path), fix="restore it or correct its row")
+    try:
+        return nib.nifti1.Nifti1Image.from_filename(path)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"is damaged or not NIfTI ({type(error).__name__})",
+            where=str(path),
+            fix="copy the file again from its source",
+        ) from error
+
+
+def _read_nifti(path: Path, frame: int | None) -> sitk.Image:
+    """Return a 3-D image; a 2-D file becomes one slice."""
+    file = _load_nifti(path)
+    dimensions = len(file.shape)
+    if dimensions not in {2, 3, 4} or (dimensions == 4) != (frame is not None):
+        raise UserError(
+            f"has {dimensions} dimensions",
+            where=str(path),
+            fix="give 3-D masks to 3-D images and 4-D masks, or none, to 4-D images",
+        )
+    try:
+        voxels = np.asanyarray(file.dataobj if frame is None else file.dataobj[..., frame])
+    except _UNREADABLE as error:
+        raise UserError(
+            f"is truncated or corrupt ({type(error).__name__})",
+            where=str(path),
+            fix="copy the file again from its source",
+        ) from error
+    if voxels.ndim == 2:
+        voxels = voxels[..., None]
+    if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize > 4:
+        voxels = voxels.astype(np.float32)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
+    return _with_affine(image, _RAS_TO_LPS @ _nifti_affine(file, path), path)
+
+
+def _nifti_affine(file: nib.nifti1.Nifti1Image, path: Path) -> NDArray[np.float64]:
+    """Return the affine in RAS, warning where the header holds two that disagree (P15)."""
+    header = file.header
+    if header["qform_code"] > 0 and header["sform_code"] > 0:
+        off = float(np.abs(file.get_qform() - file.get_sform()).max())
+        if off > TOLERANCE:
+            _log.warning("%s: qform and sform differ by %.4g; the sform is used", path.name, off)
+    return np.asarray(file.affine, dtype=np.float64)
+
+
+def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> sitk.Image:
+    """Set the geometry of an image from voxel (column, row, slice) to LPS mm."""
+    spacing = np.linalg.norm(affine[:3, :3], axis=0)
+    if not np.isfinite(affine).all() or (spacing <= 0).any():
+        raise UserError(
+            f"has a spacing of {_times(spacing.round(4))} mm",
+            where=str(path),
+            fix="repair the header",
+        )
+    axes = affine[:3, :3] / spacing
+    left, _, right = np.linalg.svd(axes)
+    nearest = left @ right
+    off = float(np.abs(axes - nearest).max())
+    if off > 1e-2:
+        raise UserError(
+            f"has axes that are not at right angles, by {off:.3g}",
+            where=str(path),
+            fix="resample the image onto an orthogonal grid",
+        )
+    if off > TOLERANCE:
+        _log.warning("%s: axes set at right angles, they were off by %.4g", path.name, off)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection(nearest.ravel().tolist())
+    return image
+
+
+def _dicom(file: Path, pixels: bool) -> pydicom.Dataset:
+    if not file.is_file():
+        raise UserError("no such file", where=str(file), fix="restore it")
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=not pixels)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"is damaged or not DICOM ({type(error).__name__})",
+            where=str(file),
+            fix="copy the file again from its source",
+        ) from error
+
+
+def _dicom_header(file: Path) -> pydicom.Dataset:
+    header = _dicom(file, pixels=False)
+    missing = [
+        key
+        for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
+        if not header.get(key)
+    ]
+    if missing:
+        raise UserError(
+            f"lacks {', '.join(missing)}", where=str(file), fix="export it with its geometry"
+        )
+    return header
+
+
+def _read_dicom(files: Sequence[Path]) -> sitk.Image:
+    """Stack single-frame slices in the order given."""
+    headers = [_dicom_header(file) for file in files]
+    for file, header in zip(files, headers, strict=True):
+        _refuse_other_slice(header, headers[0], file)
+    stacked = np.stack([_dicom_pixels(file) for file in files])
+    row_axis, column_axis = _axes(headers[0])
+    row_spacing, column_spacing = map(float, headers[0].PixelSpacing)
+    step = _slice_step(headers)
+    affine = np.eye(4)
+    affine[:3, 0] = row_axis * column_spacing
+    affine[:3, 1] = column_axis * row_spacing
+    affine[:3, 2] = step
+    affine[:3, 3] = _position(headers[0])
+    return _with_affine(sitk.GetImageFromArray(stacked), affine, files[0])
+
+
+def _dicom_pixels(file: Path) -> NDArray[np.float32]:
+    dataset = _dicom(file, pixels=True)
+    try:
+        pixels = dataset.pixel_array.astype(np.float32)
+    except (*_UNREADABLE, AttributeError, RuntimeError) as error:
+        raise UserError(
+            f"has no readable pixels ({type(error).__name__})",
+            where=str(file),
+            fix="copy the file again from its source",
+        ) from error
+    if pixels.ndim != 2:
+        raise UserError(
+            f"has {pixels.shape[0]} frames or samples a pixel",
+            where=str(file),
+            fix="export one grey-scale file a slice and phase",
+        )
+    slope = float(dataset.get("RescaleSlope", 1) or 1)
+    return pixels * slope + float(dataset.get("RescaleIntercept", 0) or 0)
+
+
+def _refuse_other_slice(header: pydicom.Dataset, first: pydicom.Dataset, file: Path) -> None:
+    if (header.Rows, header.Columns) != (first.Rows, first.Columns):
+        raise UserError(
+            f"has {header.Columns} x {header.Rows} pixels, the first slice "
+            f"{first.Columns} x {first.Rows}",
+            where=str(file),
+            fix="remove it from the series",
+        )
+    for key in ("ImageOrientationPatient", "PixelSpacing"):
+        off = float(np.abs(np.subtract(header[key].value, first[key].value)).max())
+        if off > TOLERANCE:
+            raise UserError(
+                f"its {key} differs from that of the first slice by {off:.4g}",
+                where=str(file),
+                fix="remove it from the series",
+            )
+
+
+def _axes(header: pydicom.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    cosines = np.asarray(header.ImageOrientationPatient, dtype=np.float64)
+    return cosines[:3], cosines[3:]
+
+
+def _normal(header: pydicom.Dataset) -> NDArray[np.float64]:
+    return np.cross(*_axes(header))
+
+
+def _position(header: pydicom.Dataset) -> NDArray[np.float64]:
+    return np.asarray(header.ImagePositionPatient, dtype=np.float64)
+
+
+def _slice_step(headers: Sequence[pydicom.Dataset]) -> NDArray[np.float64]:
+    """Return the vector from one slice to the next in mm, along the normal."""
+    normal = _normal(headers[0])
+    if len(headers) == 1:
+        header = headers[0]
+        thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
+        return normal * float(thickness)
+    depths = [float(_position(header) @ normal) for header in headers]
+    return normal * float(np.median(np.diff(depths)))
+
+
+def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
+    """Return class 1 where a PNG is not zero; `UNLABELLED` where there is none."""
+    if file is None:
+        return np.full(shape, UNLABELLED, dtype=np.int16)
+    try:
+        with Image.open(file) as picture:
+            pixels = np.asarray(picture)
+    except _UNREADABLE as error:
+        raise UserError(
+            f"is absent, damaged or not PNG ({type(error).__name__})",
+            where=str(file),
+            fix="copy the file again from its source",
+        ) from error
+    foreground = pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=2)
+    if foreground.shape != shape:
+        raise UserError(
+            f"the mask has {_times(foreground.shape[::-1])} pixels, its image {_times(shape[::-1])}",
+            where=str(file),
+            fix="draw the mask on the grid of its image",
+        )
+    return foreground.astype(np.int16)
+
+
+def _refuse_bad_numbers(image: sitk.Image, where: Path) -> None:
+    voxels = sitk.GetArrayViewFromImage(image)
+    bad = ~np.isfinite(voxels)
+    if bad.any():
+        slices = np.flatnonzero(bad.any(axis=(1, 2))).tolist()
+        raise UserError(
+            f"has {int(bad.sum())} voxels that are NaN or infinite, in slices {slices[:5]}",
+            where=str(where),
+            fix="repair the image or leave the case out",
+        )
+
+
+def _refuse_undeclared(voxels: NDArray[np.generic], labels: Mapping[str, int], where: Path) -> None:
+    found = set(np.unique(voxels).tolist())
+    if undeclared := found - {0, *labels.values()}:
+        declared = ", ".join(f"{value} {name}" for name, value in labels.items())
+        raise UserError(
+            f"holds the values {sorted(undeclared)[:5]}",
+            where=str(where),
+            fix=f"declared are 0 background, {declared}",
+        )
+
+
+def _times(numbers: Sequence[float] | NDArray[np.float64]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)

@@ -1,0 +1,74 @@
+"""The prepared grid: constant spacing, true positions, and the way back."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from cardiac_mtl.contracts import UNLABELLED
+from data_modules.geometry import prepare_image, prepare_mask, prepared_grid, restore
+
+OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+
+
+def volume(array, spacing=(1.2, 1.5, 8.0)):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    image.SetOrigin((12.0, -40.0, 7.0))
+    image.SetDirection(OBLIQUE)
+    return image
+
+
+def ball(shape=(3, 60, 70), radius_mm=20.0, spacing=(1.2, 1.5)):
+    rows = (np.arange(shape[1]) - (shape[1] - 1) / 2) * spacing[1]
+    columns = (np.arange(shape[2]) - (shape[2] - 1) / 2) * spacing[0]
+    disc = rows[:, None] ** 2 + columns**2 <= radius_mm**2
+    return np.repeat(disc[None], shape[0], axis=0).astype(np.int16)
+
+
+def test_the_grid_shares_centre_axes_and_slices_with_the_volume():
+    image = volume(np.zeros((3, 60, 70), np.float32))
+    grid = prepared_grid(image, (64, 96), 1.5625)
+    assert grid.GetSize() == (96, 64, 3)
+    assert grid.GetSpacing() == (1.5625, 1.5625, 8.0)
+    assert grid.GetDirection() == pytest.approx(OBLIQUE)
+    ours = grid.TransformContinuousIndexToPhysicalPoint((47.5, 31.5, 2.0))
+    theirs = image.TransformContinuousIndexToPhysicalPoint((34.5, 29.5, 2.0))
+    assert ours == pytest.approx(theirs, abs=1e-6)
+
+
+def test_area_survives_resampling():
+    mask = prepare_mask(volume(ball()), (64, 64), 1.5625)
+    area = mask[0].sum() * 1.5625**2
+    assert area == pytest.approx(np.pi * 20**2, rel=0.02)
+
+
+def test_normalised_over_the_volume_and_zero_outside_it():
+    array = np.random.default_rng(0).normal(300, 50, (2, 64, 64)).astype(np.float32)
+    image = volume(array, spacing=(1.5625, 1.5625, 8.0))
+    prepared = prepare_image(image, (96, 96), 1.5625)
+    inside = prepared[:, 16:-16, 16:-16]
+    np.testing.assert_allclose(inside, (array - array.mean()) / array.std(), atol=1e-4)
+    assert not prepared[:, :15].any()
+
+
+def test_a_constant_image_becomes_zero_and_not_nan():
+    prepared = prepare_image(volume(np.full((1, 8, 8), 7, np.float32)), (16, 16), 1.5)
+    assert not prepared.any()
+
+
+def test_slices_without_annotation_stay_so_beyond_the_volume():
+    array = ball()
+    array[1] = UNLABELLED
+    mask = prepare_mask(volume(array), (128, 128), 1.5625)
+    assert (mask[1] == UNLABELLED).all()
+    assert (mask[[0, 2]] >= 0).all()
+
+
+def test_there_and_back_keeps_the_mask():
+    image = volume(ball())
+    prepared = prepare_mask(image, (64, 64), 1.0).astype(np.float32)
+    back = restore(prepared, image, 1.0) > 0.5
+    truth = ball() > 0
+    overlap = 2 * (back & truth).sum() / (back.sum() + truth.sum())
+    assert back.shape == truth.shape
+    assert overlap > 0.985
