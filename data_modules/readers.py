@@ -30,6 +30,8 @@ _UNREADABLE = (
     zlib.error,
     gzip.BadGzipFile,
     nib.filebasedimages.ImageFileError,
+    nib.spatialimages.HeaderDataError,
+    nib.wrapstruct.WrapStructError,
     InvalidDicomError,
     UnidentifiedImageError,
 )
@@ -49,10 +51,7 @@ def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
         UserError: a file is absent, damaged or not what it should be; intensities are not finite.
     """
     first = files[0]
-    if first.name.endswith(NIFTI):
-        image = _read_nifti(first, frame)
-    else:
-        image = _read_dicom(files)
+    image = _read_nifti(first, frame) if first.name.endswith(NIFTI) else _read_dicom(files)
     _refuse_bad_numbers(image, first)
     return sitk.Cast(image, sitk.sitkFloat32)
 
@@ -359,7 +358,8 @@ def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
     foreground = pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=2)
     if foreground.shape != shape:
         raise UserError(
-            f"the mask has {_times(foreground.shape[::-1])} pixels, its image {_times(shape[::-1])}",
+            f"the mask has {_times(foreground.shape[::-1])} pixels, "
+            f"its image {_times(shape[::-1])}",
             where=str(file),
             fix="draw the mask on the grid of its image",
         )

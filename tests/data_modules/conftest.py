@@ -1,0 +1,40 @@
+"""Two tiny oblique studies, made in memory."""
+
+import numpy as np
+import pytest
+
+from cardiac_mtl.contracts import CineStudy
+
+
+def oblique_affine(spacing=(1.4, 1.6, 8.0)):
+    """Voxel (column, row, slice) to LPS mm, slices running left, forward and down."""
+    normal = np.array([0.6, -0.48, -0.64])
+    row_axis = np.cross(normal, [0.0, 0.0, 1.0])
+    row_axis /= np.linalg.norm(row_axis)
+    affine = np.eye(4)
+    affine[:3, 0] = row_axis * spacing[0]
+    affine[:3, 1] = np.cross(normal, row_axis) * spacing[1]
+    affine[:3, 2] = normal * spacing[2]
+    affine[:3, 3] = [-50.0, -120.0, 90.0]
+    return affine
+
+
+def study(patient_id, phases=3, slices=4, shape=(20, 24), seed=0):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    radius = np.hypot(rows - 10, columns - 12)
+    ring = ((radius > 4) & (radius < 7)).astype(np.uint8) + 2 * (radius <= 4).astype(np.uint8)
+    mask = np.broadcast_to(ring, (phases, slices, *shape)).astype(np.uint8)
+    return CineStudy(
+        patient_id=patient_id,
+        image=rng.integers(0, 900, mask.shape).astype(np.uint16),
+        mask=mask,
+        affine=oblique_affine(),
+        pathology="normal",
+        truth={"cavity_ml": [3.0] * phases},
+    )
+
+
+@pytest.fixture(scope="session")
+def studies():
+    return [study("DET0000201", seed=1), study("DET0000101", seed=2)]

@@ -1,0 +1,179 @@
+"""Readers: true geometry against nibabel and SimpleITK, and one line for each damaged file."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cardiac_mtl.errors import UserError
+from data_modules.readers import order_by_position, read_mask, read_volume, write_mask
+
+SHARED = Path(__file__).parents[3] / "shared" / "data"
+MYOCARDIUM = {"myocardium": 1}
+
+
+def save(path, voxels, affine=None):
+    nib.Nifti1Image(voxels, np.diag([1.3, 1.4, 8, 1]) if affine is None else affine).to_filename(
+        path
+    )
+    return path
+
+
+def ring():
+    mask = np.zeros((12, 10, 4), np.uint8)
+    mask[3:9, 3:8] = 1
+    mask[5:7, 5:6] = 0
+    return mask
+
+
+@given(
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    spacing=st.tuples(st.floats(0.5, 3), st.floats(0.5, 3), st.floats(2, 12)),
+    flips=st.tuples(*[st.sampled_from([-1, 1])] * 3),
+    origin=st.tuples(*[st.floats(-300, 300)] * 3),
+)
+@settings(max_examples=30, deadline=None)
+def test_positions_agree_with_nibabel_and_survive_writing(
+    tmp_path_factory, angles, spacing, flips, origin
+):
+    folder = tmp_path_factory.mktemp("nifti")
+    turn = sitk.Euler3DTransform((0, 0, 0), *angles).GetMatrix()
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(turn, (3, 3)) * flips * np.asarray(spacing)
+    affine[:3, 3] = origin
+    image = read_volume([save(folder / "a.nii.gz", ring(), affine)])
+    for index in ((0, 0, 0), (11, 9, 3), (5, 2, 1)):
+        ras = nib.affines.apply_affine(affine, index)
+        lps = image.TransformIndexToPhysicalPoint(index)
+        np.testing.assert_allclose(lps, ras * [-1, -1, 1], atol=1e-3)
+    write_mask(folder / "b.nii.gz", image)
+    written = nib.load(folder / "b.nii.gz")
+    np.testing.assert_allclose(written.affine, affine, atol=1e-3)
+    np.testing.assert_array_equal(np.asarray(written.dataobj), ring())
+
+
+def test_a_two_dimensional_file_is_one_slice(tmp_path):
+    image = read_volume([save(tmp_path / "a.nii.gz", ring()[..., 0])])
+    assert image.GetSize() == (12, 10, 1)
+
+
+def test_scaling_of_the_header_is_applied(tmp_path):
+    image = nib.Nifti1Image(ring().astype(np.int16), np.eye(4))
+    image.header.set_slope_inter(2.5, 10)
+    image.to_filename(tmp_path / "a.nii.gz")
+    values = np.unique(sitk.GetArrayFromImage(read_volume([tmp_path / "a.nii.gz"])))
+    assert (
+        values.tolist() == np.unique(np.asarray(nib.load(tmp_path / "a.nii.gz").dataobj)).tolist()
+    )
+
+
+def test_two_affines_that_disagree_are_named(tmp_path, caplog):
+    image = nib.Nifti1Image(ring(), np.diag([1.3, 1.4, 8, 1]))
+    image.set_qform(np.diag([1.5, 1.4, 8, 1]), code=1)
+    image.to_filename(tmp_path / "a.nii.gz")
+    read = read_volume([tmp_path / "a.nii.gz"])
+    assert read.GetSpacing() == pytest.approx((1.3, 1.4, 8))
+    assert "qform and sform differ by 0.2" in caplog.text
+
+
+def test_axes_slightly_off_right_angles_are_mended_and_far_off_refused(tmp_path, caplog):
+    affine = np.diag([1.3, 1.4, 8, 1.0])
+    affine[0, 1] = 0.004
+    read_volume([save(tmp_path / "a.nii.gz", ring(), affine)])
+    assert "axes set at right angles" in caplog.text
+    affine[0, 1] = 0.3
+    with pytest.raises(UserError, match="axes that are not at right angles"):
+        read_volume([save(tmp_path / "b.nii.gz", ring(), affine)])
+
+
+def damaged(tmp_path, name):
+    path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(30, 30, 9)))
+    content = path.read_bytes()
+    if name == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif name == "corrupt":
+        path.write_bytes(content[:200] + b"\xff" * 40 + content[240:])
+    elif name == "not gzip":
+        path.write_bytes(b"hello")
+    elif name == "empty":
+        path.write_bytes(b"")
+    elif name == "NaN":
+        voxels = np.ones((5, 5, 3), np.float32)
+        voxels[1, 1, 2] = np.nan
+        save(path, voxels)
+    elif name == "five axes":
+        save(path, np.zeros((2, 2, 2, 2, 2), np.float32))
+    elif name == "no spacing":
+        image = nib.Nifti1Image(ring(), None)
+        image.header["pixdim"][1:4] = 0
+        image.to_filename(path)
+    elif name == "absent":
+        path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("truncated", "truncated or corrupt"),
+        ("corrupt", "corrupt|damaged"),
+        ("not gzip", "damaged or not NIfTI"),
+        ("empty", "damaged or not NIfTI"),
+        ("NaN", r"has 1 voxels that are NaN or infinite, in slices \[2\]"),
+        ("five axes", "has 5 dimensions"),
+        ("absent", "no such file"),
+    ],
+)
+def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, message):
+    with pytest.raises(UserError, match=message) as caught:
+        read_volume([damaged(tmp_path, name)])
+    assert "a.nii.gz" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("affine", "voxels", "message"),
+    [
+        (None, ring()[:-1], r"the mask has 11 x 10 x 4 voxels, its image 12 x 10 x 4"),
+        (np.diag([1.35, 1.4, 8, 1]), ring(), "the spacing of the mask differs .* by 0.05"),
+        (np.diag([-1.3, 1.4, 8, 1]), ring(), "the direction of the mask differs .* by 2"),
+        (None, ring() * 7, r"holds the values \[7\]; declared are 0 background, 1 myocardium"),
+    ],
+)
+def test_a_mask_that_does_not_fit_its_image_is_refused(tmp_path, affine, voxels, message):
+    image = read_volume([save(tmp_path / "image.nii.gz", ring())])
+    mask = save(tmp_path / "mask.nii.gz", voxels, affine)
+    with pytest.raises(UserError, match=message) as caught:
+        read_mask([mask], image, MYOCARDIUM)
+    assert "mask.nii.gz" in str(caught.value)
+
+
+def test_a_mask_in_place_by_less_than_the_tolerance_is_taken(tmp_path):
+    affine = np.diag([1.3, 1.4, 8, 1.0])
+    image = read_volume([save(tmp_path / "image.nii.gz", ring(), affine)])
+    affine[0, 3] = 5e-4
+    mask = read_mask([save(tmp_path / "mask.nii.gz", ring(), affine)], image, MYOCARDIUM)
+    assert mask.GetOrigin() == image.GetOrigin()
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), ring().transpose(2, 1, 0))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not beside this checkout")
+def test_a_real_cine_phase_has_the_geometry_that_simpleitk_reads():
+    files = sorted(
+        (SHARED / "sunnybrook_dicom" / "SCD0000201").glob("*.dcm"), key=lambda p: int(p.stem)
+    )
+    first_phase = order_by_position(files[::20])
+    ours = read_volume(first_phase)
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(file) for file in first_phase])
+    reference = reader.Execute()
+    assert ours.GetSize() == (256, 256, 13)
+    np.testing.assert_allclose(ours.GetSpacing(), reference.GetSpacing(), atol=1e-3)
+    np.testing.assert_allclose(ours.GetOrigin(), reference.GetOrigin(), atol=1e-3)
+    last = pydicom.dcmread(first_phase[-1], stop_before_pixels=True).ImagePositionPatient
+    np.testing.assert_allclose(ours.TransformIndexToPhysicalPoint((0, 0, 12)), last, atol=1e-2)

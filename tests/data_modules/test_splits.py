@@ -1,0 +1,82 @@
+"""Splits: laws that hold for any cohort, and a hash that no machine may change."""
+
+import json
+from collections import Counter
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cardiac_mtl.errors import UserError
+from data_modules.splits import digest, make_splits, save_splits
+
+PINNED = "c53a23c718f968b2ccaa52961e0d4632389032e145361c7214910af2a444593c"
+
+cohorts = st.dictionaries(
+    st.text("abcdefgh0123456789", min_size=1, max_size=6),
+    st.sampled_from(["normal", "infarct", "dilated"]),
+    min_size=6,
+    max_size=60,
+)
+
+
+@given(cohorts, st.integers(2, 5), st.integers(0, 9))
+@settings(max_examples=60)
+def test_parts_are_disjoint_and_complete_and_each_patient_is_tested_once(strata, folds, seed):
+    splits = make_splits(strata, folds, seed)
+    for split in splits:
+        parts = [*split.train, *split.val, *split.test]
+        assert sorted(parts) == sorted(strata)
+        assert split.train
+        assert split.val
+    assert sorted(p for split in splits for p in split.test) == sorted(strata)
+
+
+@given(cohorts, st.integers(2, 5), st.integers(0, 9))
+@settings(max_examples=60)
+def test_every_stratum_and_the_whole_are_balanced_within_one(strata, folds, seed):
+    splits = make_splits(strata, folds, seed)
+    for stratum in set(strata.values()):
+        counts = [Counter(strata[p] for p in split.test)[stratum] for split in splits]
+        assert max(counts) - min(counts) <= 1
+    sizes = [len(split.test) for split in splits]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(cohorts, st.randoms())
+@settings(max_examples=30)
+def test_the_order_of_the_input_does_not_matter(strata, random):
+    items = list(strata.items())
+    random.shuffle(items)
+    assert make_splits(dict(items), 3) == make_splits(strata, 3)
+
+
+def test_another_seed_deals_otherwise():
+    strata = {f"p{n}": "" for n in range(40)}
+    assert make_splits(strata, 5, seed=0) != make_splits(strata, 5, seed=1)
+
+
+def test_the_hash_is_the_same_on_every_machine():
+    splits = make_splits({f"p{n}": "ab"[n % 2] for n in range(10)}, 5, seed=0)
+    assert digest(splits) == PINNED
+
+
+def test_the_validation_part_takes_its_share():
+    strata = {f"p{n}": "ab"[n % 2] for n in range(100)}
+    split = make_splits(strata, 5, val_fraction=0.1)[0]
+    assert (len(split.train), len(split.val), len(split.test)) == (72, 8, 20)
+    assert Counter(strata[p] for p in split.val) == {"a": 4, "b": 4}
+
+
+def test_saved_with_hash_and_folds(tmp_path):
+    splits = make_splits({f"p{n}": "" for n in range(6)}, 3)
+    save_splits(tmp_path / "splits.json", "toy", splits, seed=0)
+    saved = json.loads((tmp_path / "splits.json").read_text())
+    assert saved["sha256"] == digest(splits)
+    assert saved["folds"][2]["test"] == list(splits[2].test)
+
+
+@pytest.mark.parametrize(("patients", "folds"), [(3, 5), (10, 1), (2, 2)])
+def test_too_few_patients_or_folds_are_refused(patients, folds):
+    with pytest.raises(UserError, match=r"data\.num_folds"):
+        make_splits({f"p{n}": "" for n in range(patients)}, folds)

@@ -1,0 +1,52 @@
+"""The command is quick, and its errors are one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from cardiac_mtl.cli import COMMANDS, main
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"]])
+def test_the_light_commands_import_nothing_heavy(words):
+    code = (
+        "import sys; from cardiac_mtl.cli import main; "
+        f"assert main({words}) == 0; "
+        "heavy = {'torch', 'lightning', 'monai', 'matplotlib', 'pandas', 'numpy'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_help_names_every_command(capsys):
+    assert main([]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"  {name} " in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"), [("fitt", "did you mean 'fit'?"), ("zzzz", "choose from fit, validate")]
+)
+def test_an_unknown_command_is_one_line(capsys, word, hint):
+    assert main([word]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert f"no sub-command '{word}'" in error
+    assert hint in error
+
+
+def test_debug_shows_the_traceback():
+    code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(['fitt', '--debug']))"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert "Traceback" in done.stderr
+    assert done.returncode != 0
+
+
+def test_list_shows_paper_row_data_and_tasks(capsys):
+    assert main(["list"]) == 0
+    shown = capsys.readouterr().out
+    block = shown[shown.index("mtn_uncertainty") :].split("\n")[1:5]
+    assert [line.split()[0] for line in block] == ["paper", "row", "data", "tasks"]
+    assert "presets/cpu_demo" in shown
+    assert "data/manifest" in shown

@@ -1,0 +1,94 @@
+"""Run directories and checkpoints: identity, provenance, and what is refused."""
+
+import json
+
+import pytest
+import torch
+
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.runs import (
+    BEST,
+    IDENTITY,
+    PROVENANCE,
+    config_digest,
+    find_run,
+    new_run_directory,
+    provenance,
+    read_checkpoint,
+    read_identity,
+    write_identity,
+)
+
+
+def make_run(path, started_at="2026-01-01T00:00:00+00:00", finished=True):
+    (path / "checkpoints").mkdir(parents=True)
+    write_identity(path, {"started_at": started_at})
+    if finished:
+        torch.save({PROVENANCE: {}, "state_dict": {}}, path / BEST)
+    return path
+
+
+def test_another_run_of_one_configuration_gets_a_suffix(tmp_path):
+    first = new_run_directory(tmp_path, "mtn", "my data/..", "fold0-seed0", "abc")
+    assert first.relative_to(tmp_path).parts == ("mtn", "my-data", "fold0-seed0", "abc")
+    first.mkdir(parents=True)
+    assert new_run_directory(tmp_path, "mtn", "my data/..", "fold0-seed0", "abc").name == "abc-2"
+
+
+def test_the_digest_depends_on_values_and_not_on_order():
+    assert config_digest({"a": 1, "b": 2}) == config_digest({"b": 2, "a": 1})
+    assert config_digest({"a": 1}) != config_digest({"a": 2})
+
+
+def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path):
+    make_run(tmp_path / "x" / "old", "2026-01-01T00:00:00+00:00")
+    new = make_run(tmp_path / "x" / "new", "2026-01-02T00:00:00+00:00")
+    make_run(tmp_path / "x" / "broken", "2026-01-03T00:00:00+00:00", finished=False)
+    assert find_run(tmp_path) == new
+    assert find_run(tmp_path / "x" / "broken").name == "broken"
+
+
+@pytest.mark.parametrize("name", ["nowhere", "."])
+def test_no_run_is_one_line(tmp_path, name):
+    with pytest.raises(UserError, match="no such folder|no finished run here"):
+        find_run(tmp_path / name)
+
+
+def test_a_damaged_identity_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    (run / IDENTITY).write_text("{")
+    with pytest.raises(UserError, match=r"run\.json: cannot be read"):
+        read_identity(run)
+
+
+def test_provenance_is_json_and_names_versions():
+    facts = json.loads(json.dumps(provenance()))
+    assert facts["versions"]["torch"] == torch.__version__
+    assert facts["started_at"].endswith("+00:00")
+
+
+class Malicious:
+    def __reduce__(self):
+        return (print, ("code ran",))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is not a readable checkpoint"),
+        (b"PK\x03\x04 half a zip", "is not a readable checkpoint"),
+        ({"state_dict": {}}, "was not written by cardiac-mtl"),
+        ({PROVENANCE: Malicious()}, "is not a readable checkpoint"),
+        (None, "no such checkpoint"),
+    ],
+    ids=["empty", "half", "foreign", "code", "absent"],
+)
+def test_a_checkpoint_that_cannot_be_trusted_is_refused(tmp_path, capsys, content, message):
+    path = tmp_path / "best.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=message):
+        read_checkpoint(path)
+    assert "code ran" not in capsys.readouterr().out
