@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cardiac_mtl.configuration import data_of_words
+from cardiac_mtl.configuration import build_data
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
@@ -21,7 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--config", required=True, action="append", help="experiment or overlay")
     parser.add_argument("--data.root", dest="root", type=Path, required=True, help="data folder")
     options = parser.parse_args(arguments[1:])
-    data = data_of_words(options.config)
+    data = build_data(options.config)
     cases = data.find_cases(options.root)
     check_cases(cases, options.root)
     faults = [fault for case in cases for fault in _faults(data, case)]

@@ -89,6 +89,29 @@ def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
     return made.model, made.data
 
 
+def build_data(configs: Sequence[str]) -> CardiacDataModule:
+    """Make the data module that some experiments and overlays describe, the last one counting.
+
+    Args:
+        configs: as `--config` takes them.
+
+    Raises:
+        UserError: none of them names a data module.
+    """
+    merged: dict[str, Any] = {}
+    for config in configs:
+        data = read_yaml(find_config(config)).get("data") or {}
+        if data.get("class_path", merged.get("class_path")) != merged.get("class_path"):
+            merged = {}
+        merged = merged | data
+        merged["init_args"] = merged.get("init_args", {}) | (data.get("init_args") or {})
+    if "class_path" not in merged:
+        raise UserError("names no data module", where="--config", fix="give data/lvsc, for example")
+    parser = OneLineParser()
+    parser.add_subclass_arguments(CardiacDataModule, "data")
+    return parser.instantiate_classes(parser.parse_object({"data": merged})).data
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that holds a mapping.
 

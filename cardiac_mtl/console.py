@@ -24,13 +24,19 @@ def quiet_libraries() -> None:
         ".*The number of training batches.*",
         ".*GPU available but not used.*",
         ".*LeafSpec.*",
+        ".*exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)
 
 
+def on_terminal() -> bool:
+    """Say whether a person looks on."""
+    return sys.stdout.isatty()
+
+
 def progress() -> Callback:
     """Return the progress display that suits the output."""
-    return RichProgressBar(leave=False) if sys.stdout.isatty() else EpochLines()
+    return RichProgressBar(leave=False) if on_terminal() else EpochLines()
 
 
 class EpochLines(Callback):

@@ -7,8 +7,6 @@ import numpy as np
 import pandas as pd
 import SimpleITK as sitk
 import torch
-from data_modules.inputs import find_inputs
-from data_modules.readers import read_volume, write_mask
 from numpy.typing import NDArray
 
 from cardiac_mtl.configuration import build, read_yaml
@@ -20,6 +18,8 @@ from cardiac_mtl.options import OptionParser
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
 from data_modules.geometry import prepare_image, restore
+from data_modules.inputs import find_inputs
+from data_modules.readers import read_volume, write_mask
 
 SLICES_AT_ONCE = 16
 
@@ -91,7 +91,7 @@ class Predictor:
                 row[f"regressed_{name}"] = value
         if "mask_prob" in prediction:
             mask = self._mask(prediction["mask_prob"].numpy(), volume)
-            write_mask(output / f"{case.case_id}_mask.nii.gz", mask, like=case.image)
+            write_mask(output / f"{case.case_id}_mask.nii.gz", mask)
             for row, area in zip(rows, _areas(mask), strict=True):
                 row["segmented_area_mm2"] = area
         return rows

@@ -57,19 +57,20 @@ class Provenance(Callback):
     """Writes into every checkpoint where it comes from, and into the run how it ended.
 
     Args:
-        origin: JSON-able: fold, split hash, what the checkpoint is selected on.
+        origin: JSON-able: fold, split hash, what the checkpoint is selected on; read when a
+            checkpoint is written.
         ended: is told the status when training stops on an error or an interrupt.
     """
 
     def __init__(self, origin: Mapping[str, Any], ended: Callable[[str], None]) -> None:
-        self.origin = dict(origin)
+        self.origin = origin
         self.ended = ended
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        checkpoint[PROVENANCE] = self.origin
+        checkpoint[PROVENANCE] = dict(self.origin)
 
     @override
     def on_exception(

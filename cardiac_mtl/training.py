@@ -15,7 +15,7 @@ from typing_extensions import override
 import cardiac_mtl
 import data_modules
 from cardiac_mtl.configuration import OneLineParser, data_class, phantom_if_no_root, resolve_configs
-from cardiac_mtl.console import progress, quiet_libraries, say
+from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import (
@@ -128,6 +128,7 @@ class CardiacCLI(LightningCLI):
         config = dict(self._get(self.config_init, "trainer"))
         config["default_root_dir"] = self.run_directory  # P40: never the working folder
         config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
+        config["enable_progress_bar"] = self.subcommand == "fit" and on_terminal()
         if self.subcommand == "fit":
             configured = config["logger"]
             others = configured if isinstance(configured, list) else [configured]

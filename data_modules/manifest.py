@@ -63,8 +63,12 @@ def find_cases(root: Path) -> list[Case]:
             patient_id=row["patient_id"],
             image=(_inside(table.parent, row["image"], where),),
             mask=mask,
+            phase=row.get("phase", ""),
+            sequence=row.get("sequence", ""),
+            pathology=row.get("pathology", ""),
+            centre=row.get("centre", ""),
+            vendor=row.get("vendor", ""),
             label=_label(row.get("label", ""), where),
-            **{key: row.get(key, "") for key in OPTIONAL[1:-1]},
         )
         cases += split_frames(case)
     return cases

@@ -18,7 +18,7 @@ import pydicom
 import SimpleITK as sitk
 from PIL import Image
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.uid import UID, ExplicitVRLittleEndian, MRImageStorage
 from typing_extensions import override
 
 from cardiac_mtl.contracts import CineStudy
@@ -155,7 +155,7 @@ def _write_dicom(path: Path, pixels: np.ndarray, study: CineStudy, number: int, 
     pydicom.dcmwrite(path, image)
 
 
-def _uid(*parts: str) -> str:
+def _uid(*parts: str) -> UID:
     """Return a UID that depends on the parts alone, so that two writes are alike byte for byte."""
     number = int.from_bytes(hashlib.sha256("/".join(parts).encode()).digest()[:16], "big")
-    return f"2.25.{number}"
+    return UID(f"2.25.{number}")

@@ -9,6 +9,7 @@ from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch, Prediction
@@ -18,6 +19,8 @@ from cardiac_mtl.weighting import Weighting
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Makes an optimiser of parameters or parameter groups."""
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+"""Makes the schedule of an optimiser, stepped once an epoch."""
 
 
 class Paper(LightningModule):

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer, RMSprop
 from torch.optim.lr_scheduler import ExponentialLR, LRScheduler
 from typing_extensions import override
@@ -28,7 +28,7 @@ from cardiac_mtl.networks.unet import (
     UNetTrunk,
     init_kaiming,
 )
-from cardiac_mtl.papers.base import OptimizerFactory, Paper
+from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
 from cardiac_mtl.postprocessing import largest_component
 from cardiac_mtl.weighting import UncertaintyWeighting, Weighting
 
@@ -47,9 +47,11 @@ class MTN(Paper):
         branch_at: where the regression branch leaves the trunk [paper: final].
         pool: side of the max pooling before the fully connected layer [paper: 4].
         area_unit: unit in which the area loss is taken; reports are in mm2 [inferred: mm2].
+        area_start_mm2: bias that the regression starts from [inferred: 0]; short runs do better
+            near a typical area, as the weights need not grow to reach it first.
         weighting: of the tasks `mask` and `area` [paper: learned uncertainty, eq. 5].
         optimizer: RMSprop, 1e-3 [paper].
-        lr_decay: factor of the learning rate after each epoch [paper: 0.95].
+        scheduler: after each epoch [paper: times 0.95].
         weighting_lr_factor: learning rate of the learned weights over that of the network
             [paper: 1]; short runs need more, as s moves by about one learning rate a step.
         channels_last: memory format of the convolutions; the numbers are the same, the CPU
@@ -65,9 +67,10 @@ class MTN(Paper):
         branch_at: BranchPoint = "final",
         pool: int = 4,
         area_unit: Literal["mm2", "pixels"] = "mm2",
+        area_start_mm2: float = 0.0,
         weighting: Callable[[], Weighting] = lambda: UncertaintyWeighting(),  # noqa: PLW0108 - jsonargparse reads the call
         optimizer: OptimizerFactory = lambda params: RMSprop(params, lr=1e-3),
-        lr_decay: float = 0.95,
+        scheduler: SchedulerFactory = lambda optimizer: ExponentialLR(optimizer, gamma=0.95),
         weighting_lr_factor: float = 1.0,
         channels_last: bool = True,
     ) -> None:
@@ -81,12 +84,14 @@ class MTN(Paper):
             RegressionHead(width, image_size, branch_at, pool) if "area" in tasks else None
         )
         init_kaiming(self)
+        if self.area_head is not None:
+            nn.init.constant_(self.area_head.linear.bias, area_start_mm2)
         self.label_names = ("myocardium",) if "mask" in tasks else ()
         self.index_names = ("area_mm2",) if "area" in tasks else ()
         self.branch_at: BranchPoint = branch_at
         self.area_unit = area_unit
         self.make_optimizer = optimizer
-        self.lr_decay = lr_decay
+        self.make_scheduler = scheduler
         self.weighting_lr_factor = weighting_lr_factor
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(memory_format=self.memory_format)
@@ -138,7 +143,7 @@ class MTN(Paper):
         optimizer = self.make_optimizer(groups)
         for group in optimizer.param_groups[1:]:
             group["lr"] *= self.weighting_lr_factor
-        return [optimizer], [ExponentialLR(optimizer, self.lr_decay)]
+        return [optimizer], [self.make_scheduler(optimizer)]
 
 
 def _check(weighting: Weighting, image_size: tuple[int, int]) -> None:

@@ -1,0 +1,156 @@
+"""Pictures: contours over images, and how training went. Colours that the colour-blind can tell."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy import ndimage
+
+REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
+MOST_SLICES = 12
+MARGIN_MM = 15.0
+
+_PANELS = {
+    "loss/mask": ("loss of the mask", "nats a pixel"),
+    "loss/area": ("loss of the area", "mm2"),
+    "dice_vol": ("volume Dice", ""),
+    "mae/area_mm2": ("error of the regressed area", "mm2"),
+    "s/": ("learned log-uncertainty s", ""),
+    "weight/": ("weight of each task", ""),
+}
+_STAGES = {"train": "#0072B2", "val": "#D55E00", "test": "#CC79A7"}
+
+
+def overlay(
+    path: Path,
+    image: NDArray[np.float32],
+    reference: NDArray[np.int8],
+    predicted: NDArray[np.uint8] | None,
+    spacing: tuple[float, float, float],
+    *,
+    title: str,
+    subtitle: str = "",
+) -> None:
+    """Draw the slices of one volume with both contours.
+
+    Args:
+        path: PNG to write.
+        image: (S, H, W), any unit.
+        reference: (S, H, W), above 0 inside.
+        predicted: (S, H, W), above 0 inside, or None.
+        spacing: distance between slices, rows and columns in mm.
+        title: above the picture.
+        subtitle: below the title.
+    """
+    masks = [reference > 0] if predicted is None else [reference > 0, predicted > 0]
+    shown = np.unique(np.linspace(0, len(image) - 1, min(len(image), MOST_SLICES)).round())
+    window = _window(np.logical_or.reduce(masks).any(axis=0), spacing[1:])
+    columns = min(len(shown), 4)
+    rows = -(-len(shown) // columns)
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.9), dpi=110, facecolor="white")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    low, high = np.percentile(image, [1, 99.5])
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, k in zip(axes.flat, shown.astype(int), strict=False):
+        ax.imshow(
+            image[k][window],
+            cmap="gray",
+            vmin=low,
+            vmax=high,
+            aspect=spacing[1] / spacing[2],
+            interpolation="bicubic",
+        )
+        for mask, colour, style in zip(masks, (REFERENCE, PREDICTED), ("-", "--"), strict=False):
+            _contour(ax, mask[k][window], colour, style)
+        ax.text(0.03, 0.03, f"slice {k}", color="white", fontsize=8, transform=ax.transAxes)
+    handles = [Line2D([], [], color=REFERENCE, label="reference")]
+    if predicted is not None:
+        handles.append(Line2D([], [], color=PREDICTED, linestyle="--", label="predicted"))
+    figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False)
+    figure.suptitle(f"{title}\n{subtitle}" if subtitle else title, fontsize=11)
+    figure.tight_layout(rect=(0, 0.06, 1, 1), pad=0.4)
+    _save(figure, path)
+
+
+def curves(path: Path, metrics: pd.DataFrame) -> None:
+    """Draw losses, scores and learned weights over the epochs.
+
+    Args:
+        path: PNG to write.
+        metrics: rows of a run's `metrics.csv`; columns such as `epoch`, `train/loss/mask`,
+            `val/dice_vol`, `s/area`.
+    """
+    by_epoch = metrics.groupby("epoch").mean(numeric_only=True)
+    names = [str(column) for column in by_epoch]
+    panels = [
+        (name, columns)
+        for name in _PANELS
+        if (columns := [c for c in names if _belongs(c, name) and by_epoch[c].notna().any()])
+    ]
+    per_row = min(len(panels), 3)
+    rows = -(-len(panels) // per_row)
+    figure = Figure(figsize=(4.2 * per_row, 3.0 * rows), dpi=110, facecolor="white")
+    axes = figure.subplots(rows, per_row, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.set_axis_off()
+    for ax, (name, columns) in zip(axes.flat, panels, strict=False):
+        title, unit = _PANELS[name]
+        _lines(ax, by_epoch, columns)
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(unit)
+        if name == "weight/":
+            ax.set_yscale("log")
+    figure.tight_layout()
+    _save(figure, path)
+
+
+def _belongs(column: str, panel: str) -> bool:
+    """Say whether a column, `<stage>/<panel>` or `<panel><task>`, is drawn in a panel."""
+    return column.startswith(panel) if panel.endswith("/") else column.endswith(f"/{panel}")
+
+
+def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:
+    for column in columns:
+        stage, _, rest = column.partition("/")
+        values = by_epoch[column].dropna()
+        label = stage if stage in _STAGES else rest
+        ax.plot(values.index, values, color=_STAGES.get(stage), label=label, linewidth=1.4)
+        if rest == "dice_vol":
+            best = int(values.index[values.argmax()])
+            ax.axvline(best, color="grey", linewidth=0.8, linestyle=":")
+            ax.annotate(f"best {values.max():.3f}", (best, values.max()), fontsize=8, ha="right")
+    ax.legend(frameon=False, fontsize=8)
+    ax.grid(alpha=0.25)
+
+
+def _contour(ax: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> None:
+    if mask.any() and not mask.all():
+        smooth = np.pad(mask, 1)[1:-1, 1:-1].astype(float)
+        ax.contour(smooth, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
+
+
+def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slice, slice]:
+    """Return rows and columns around the heart, square in mm where the image allows."""
+    found = ndimage.find_objects(inside.astype(np.uint8))
+    if not found:
+        return slice(None), slice(None)
+    extent = [(s.stop - s.start) * mm for s, mm in zip(found[0], spacing, strict=True)]
+    half = max(extent) / 2 + MARGIN_MM
+    centre = [(s.start + s.stop) / 2 for s in found[0]]
+    bounds = [
+        (max(0, int(c - half / mm)), min(n, int(c + half / mm) + 1))
+        for c, mm, n in zip(centre, spacing, inside.shape, strict=True)
+    ]
+    return slice(*bounds[0]), slice(*bounds[1])
+
+
+def _save(figure: Figure, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}")
+    figure.savefig(temporary, format=path.suffix.removeprefix("."))
+    temporary.replace(path)

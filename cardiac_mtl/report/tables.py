@@ -1,0 +1,122 @@
+"""Rows to a table of results: counts of failures beside every mean."""
+
+from typing import Any
+
+import pandas as pd
+
+HONEST = "honest"
+_MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
+_AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
+_COUNTS = ("missed", "false_positive", "both_empty")
+
+
+def summary(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    """Average the rows over cases, by label and cardiac phase.
+
+    Args:
+        cases: rows of `cases.csv`.
+        slices: rows of `slices.csv`.
+
+    Returns:
+        One row for each label and for ED, ES (where they are) and all phases: number of volumes,
+        how many were missed, false or empty in both; mean, SD, median and worst of the measures
+        with misses at their worst, the mean Dice without them; mean, SD and median error of the
+        segmented and the regressed area over slices that hold the label.
+    """
+    rows = []
+    for label, of_label in cases.groupby("label", sort=False):
+        slices_of_label = slices[slices["label"] == label]
+        for phase in ("ED", "ES", "all"):
+            chosen = of_label if phase == "all" else of_label[of_label["cardiac_phase"] == phase]
+            if phase != "all" and (chosen.empty or len(chosen) == len(of_label)):
+                continue
+            bearing = slices_of_label["case_id"].isin(chosen["case_id"]) & (
+                slices_of_label["reference_area_mm2"] > 0
+            )
+            rows.append(
+                {
+                    "label": label,
+                    "phase": phase,
+                    **_volumes(chosen),
+                    **_slices(slices_of_label[bearing]),
+                    "protocol": chosen["protocol"].iloc[0],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def to_text(table: pd.DataFrame) -> str:
+    """Lay the table out for a terminal of 80 columns."""
+    return _title(table) + "\n\n" + _compact(table).to_string(index=False)
+
+
+def to_markdown(table: pd.DataFrame) -> str:
+    """Lay the table out as Markdown."""
+    compact = _compact(table)
+    head: list[Any] = [list(compact.columns), ["---"] * len(compact.columns)]
+    lines = head + compact.to_numpy().tolist()
+    body = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    return f"{_title(table)}\n\n{body}\n"
+
+
+def _volumes(cases: pd.DataFrame) -> dict[str, float]:
+    row: dict[str, float] = {"n": len(cases)}
+    row |= {f"n_{state}": int((cases["state"] == state).sum()) for state in _COUNTS}
+    for measure in _MEASURES:
+        values = cases[measure]
+        worst = values.min() if measure in {"dice", "jaccard"} else values.max()
+        row |= {
+            f"{measure}_mean": values.mean(),
+            f"{measure}_sd": values.std(),
+            f"{measure}_median": values.median(),
+            f"{measure}_worst": worst,
+        }
+    row["dice_mean_without_misses"] = cases.loc[cases["state"] == "ok", "dice"].mean()
+    return row
+
+
+def _slices(slices: pd.DataFrame) -> dict[str, float]:
+    row: dict[str, float] = {"n_slices": len(slices)}
+    for name, column in _AREAS.items():
+        errors = slices[column]
+        row |= {
+            f"{name}_area_error_mm2_mean": errors.mean(),
+            f"{name}_area_error_mm2_sd": errors.std(),
+            f"{name}_area_error_mm2_median": errors.median(),
+        }
+    return row
+
+
+def _compact(table: pd.DataFrame) -> pd.DataFrame:
+    """Keep what fits a screen, as text."""
+    shown = pd.DataFrame({"label": table["label"], "phase": table["phase"]})
+    shown["n (missed/false/empty)"] = [
+        f"{n} ({a}/{b}/{c})"
+        for n, a, b, c in table[["n", *(f"n_{s}" for s in _COUNTS)]].to_numpy().tolist()
+    ]
+    if table["dice_mean"].notna().any():
+        shown["Dice"] = _spread(table, "dice", 3)
+        shown["worst"] = table["dice_worst"].map("{:.3f}".format)
+        shown["MSD mm"] = _spread(table, "msd_mm", 2)
+        shown["HD mm"] = _spread(table, "hd_mm", 1)
+    for name in _AREAS:
+        column = f"{name}_area_error_mm2"
+        if table[f"{column}_mean"].notna().any():
+            shown[f"{name} area error mm2"] = _spread(table, column, 0)
+    return shown
+
+
+def _spread(table: pd.DataFrame, name: str, digits: int) -> list[str]:
+    pairs = zip(table[f"{name}_mean"], table[f"{name}_sd"], strict=True)
+    return [
+        f"{mean:.{digits}f}" if pd.isna(sd) else f"{mean:.{digits}f}±{sd:.{digits}f}"
+        for mean, sd in pairs
+    ]
+
+
+def _title(table: pd.DataFrame) -> str:
+    protocol = table["protocol"].iloc[0] if len(table) else HONEST
+    title = "Test patients, mean±SD over volumes (areas: over slices with the label)"
+    if protocol != HONEST:
+        return f"{title}; checkpoint selected on test (as published): OPTIMISTIC"
+    return f"{title}; checkpoint selected on validation patients"
