@@ -239,7 +239,7 @@ class CardiacCLI(LightningCLI):
         data, split = self.datamodule, self.datamodule.split
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         say(
-            f"{self.model.title}, {millions:.2f} M parameters; {data.name_of(data.root)}, "
+            f"{self.origin['experiment']}, {millions:.2f} M parameters; {data.name_of(data.root)}, "
             f"fold {data.fold} of {data.num_folds}: {len(split.train)} patients train, "
             f"{len(split.val)} validate, {len(split.test)} test"
         )

@@ -224,12 +224,8 @@ class CardiacDataModule(LightningDataModule):
             )
         stratum = table[self.stratify_by] if self.stratify_by else pd.Series("", table.index)
         strata = stratum.astype(str).groupby(table["patient_id"]).first()
-        return make_splits(
-            {str(k): str(v) for k, v in strata.items()},
-            self.num_folds,
-            self.split_seed,
-            self.val_fraction,
-        )
+        named = {str(patient): str(name) for patient, name in strata.items()}
+        return make_splits(named, self.num_folds, self.split_seed, self.val_fraction)
 
     def _open_store(self) -> PreparedStore:
         settings: dict[str, Any] = {

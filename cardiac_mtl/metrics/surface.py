@@ -24,15 +24,15 @@ class SurfaceDistances(NamedTuple):
         pooled = np.concatenate(self)
         return float(pooled.mean()) if len(pooled) else float("nan")
 
-    def hausdorff(self, percentile: float = 100.0) -> float:
-        """Return the larger of the two directed percentiles; 100 is the Hausdorff distance.
+    def percentile(self, percent: float) -> float:
+        """Return the larger of the two directed percentiles; 95 gives HD95.
 
         Args:
-            percentile: 95 for HD95.
+            percent: in 0..100.
         """
         if not len(self.predicted_to_reference):
             return float("nan")
-        return float(max(np.percentile(directed, percentile) for directed in self))
+        return float(max(np.percentile(directed, percent) for directed in self))
 
 
 def surface_distances(
@@ -52,10 +52,7 @@ def surface_distances(
         TypeError: a mask is not boolean: probabilities have no surface (P6).
         ValueError: shapes or the number of spacings differ.
     """
-    if predicted.dtype != np.bool_ or reference.dtype != np.bool_:
-        raise TypeError(f"boolean masks, please, not {predicted.dtype} and {reference.dtype}")
-    if predicted.shape != reference.shape or len(spacing) != predicted.ndim:
-        raise ValueError(f"{predicted.shape}, {reference.shape} and spacing {spacing} do not match")
+    _check(predicted, reference, spacing)
     if not predicted.any() or not reference.any():
         return SurfaceDistances(np.empty(0), np.empty(0))
     box = _bounding_box(predicted | reference)
@@ -63,6 +60,45 @@ def surface_distances(
     to_theirs = ndimage.distance_transform_edt(~theirs, sampling=spacing)
     to_ours = ndimage.distance_transform_edt(~ours, sampling=spacing)
     return SurfaceDistances(to_theirs[ours], to_ours[theirs])
+
+
+def hausdorff(
+    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]
+) -> float:
+    """Measure the Hausdorff distance between two masks, as SimpleITK's filter does.
+
+    The masks are taken as sets of voxels: a voxel inside the other mask is at distance 0. Between
+    their surfaces it would be larger where one mask covers a hole of the other.
+
+    Args:
+        predicted: boolean, (H, W) or (S, H, W).
+        reference: boolean, same shape.
+        spacing: mm between voxels, one a dimension.
+
+    Returns:
+        mm; NaN when one of the masks is empty.
+
+    Raises:
+        TypeError: a mask is not boolean (P6).
+        ValueError: shapes or the number of spacings differ.
+    """
+    _check(predicted, reference, spacing)
+    if not predicted.any() or not reference.any():
+        return float("nan")
+    box = _bounding_box(predicted | reference)
+    pairs = ((predicted[box], reference[box]), (reference[box], predicted[box]))
+    return max(
+        float(ndimage.distance_transform_edt(~to, sampling=spacing)[of].max()) for of, to in pairs
+    )
+
+
+def _check(
+    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: Sequence[float]
+) -> None:
+    if predicted.dtype != np.bool_ or reference.dtype != np.bool_:
+        raise TypeError(f"boolean masks, please, not {predicted.dtype} and {reference.dtype}")
+    if predicted.shape != reference.shape or len(spacing) != predicted.ndim:
+        raise ValueError(f"{predicted.shape}, {reference.shape} and spacing {spacing} do not match")
 
 
 def _surface(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:

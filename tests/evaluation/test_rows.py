@@ -1,0 +1,111 @@
+"""Rows: slices put together, failures kept, units right, CSV whole."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.evaluation.collect import CaseCollector
+from cardiac_mtl.evaluation.rows import score, write_csv
+from tests.evaluation.conftest import make_batch
+
+LABELS = {"myocardium": 1}
+AREA = 6 * 5 * 1.5 * 2.0
+
+
+def collect(*batches):
+    collector = CaseCollector()
+    for batch, prediction in batches:
+        collector.update(batch, prediction)
+    return list(collector.cases())
+
+
+def scored(table, *batches):
+    return score(collect(*batches), table, LABELS, ("area_mm2",), "honest")
+
+
+def test_slices_in_any_order_and_twice_become_one_volume(table):
+    first, second = make_batch(slices=(2, 0)), make_batch(slices=(0, 1))
+    (case,) = collect(first, second)
+    assert case.slices.tolist() == [0, 1, 2]
+    assert case.image.shape == (3, 12, 12)
+    assert case.spacing == (8.0, 1.5, 2.0)
+    slices, _ = scored(table, first, second)
+    assert slices["slice"].tolist() == [0, 1, 2]
+
+
+def test_a_perfect_prediction(table):
+    slices, cases = scored(table, make_batch())
+    row = cases.iloc[0]
+    assert (row["dice"], row["hd_mm"], row["state"]) == (1.0, 0.0, "ok")
+    assert row["volume_ml"] == pytest.approx(3 * AREA * 8 / 1000)
+    assert slices["area_mm2"].tolist() == pytest.approx([AREA] * 3)
+    assert slices["area_error_mm2"].tolist() == [0.0] * 3
+    assert slices["regressed_area_error_mm2"].tolist() == pytest.approx([10.0] * 3)
+    assert slices["region"].tolist() == ["basal", "mid", "apical"]
+    assert set(slices["protocol"]) == {"honest"}
+
+
+def test_a_shift_by_two_columns_is_four_millimetres(table):
+    _, cases = scored(table, make_batch(shift=2))
+    assert cases["hd_mm"].iloc[0] == pytest.approx(4.0)
+    assert cases["dice"].iloc[0] == pytest.approx(2 * 3 / (5 + 5))
+
+
+def test_a_missed_volume_stays_in_the_rows(table):
+    batch, prediction = make_batch()
+    prediction["mask_prob"] = (
+        prediction["mask_prob"].flip(1) * 0 + torch.tensor([1.0, 0.0])[None, :, None, None]
+    )
+    _, cases = scored(table, (batch, prediction))
+    assert cases[["state", "dice"]].iloc[0].tolist() == ["missed", 0.0]
+    assert cases["hd_mm"].iloc[0] == pytest.approx(math.hypot(3 * 8, 12 * 1.5, 12 * 2))
+
+
+def test_slices_without_annotation_are_scored_nowhere(table):
+    batch, prediction = make_batch()
+    batch["mask"][1] = UNLABELLED
+    batch["indices"][1] = torch.nan
+    slices, cases = scored(table, (batch, prediction))
+    assert slices["slice"].tolist() == [0, 2]
+    assert cases[["slices", "slices_annotated"]].iloc[0].tolist() == [3, 2]
+    assert cases["dice"].iloc[0] == 1.0
+
+
+def test_volume_dice_is_not_the_mean_of_slice_dice(table):
+    batch, prediction = make_batch()
+    batch["mask"][0] = 0
+    batch["mask"][0, 5, 5] = 1
+    slices, cases = scored(table, (batch, prediction))
+    pooled = 2 * (1 + 30 + 30) / (30 * 3 + 61)
+    assert cases["dice"].iloc[0] == pytest.approx(pooled)
+    assert slices["dice"].mean() == pytest.approx((2 / 31 + 1 + 1) / 3)
+
+
+def test_phases_are_named_by_the_cavity(table):
+    ring = [make_batch(case=0), make_batch(case=1)]
+    for (batch, _), inside in zip(ring, (6, 5), strict=True):
+        batch["mask"][:, 5:inside, 5:6] = 0  # a cavity of one pixel at phase 0, none at phase 1
+    _, cases = scored(table, *ring)
+    assert cases["cardiac_phase"].tolist() == ["ED", "ES"]
+
+
+def test_a_paper_without_mask_has_areas_and_no_overlap(table):
+    batch, prediction = make_batch()
+    del prediction["mask_prob"]
+    slices, cases = scored(table, (batch, prediction))
+    assert cases["state"].tolist() == ["not_predicted"]
+    assert np.isnan(cases["dice"].iloc[0])
+    assert slices["regressed_area_error_mm2"].notna().all()
+
+
+def test_csv_is_written_whole_and_reads_back(tmp_path, table):
+    slices, _ = scored(table, make_batch(shift=1))
+    write_csv(tmp_path / "slices.csv", slices)
+    back = pd.read_csv(tmp_path / "slices.csv", keep_default_na=False, na_values=["nan"])
+    assert back.columns.tolist() == slices.columns.tolist()
+    np.testing.assert_allclose(back["dice"], slices["dice"], rtol=1e-5)
+    assert [p.name for p in tmp_path.iterdir()] == ["slices.csv"]

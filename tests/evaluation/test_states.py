@@ -1,0 +1,54 @@
+"""A miss is counted and costs the most there is (P1, P2)."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from monai.metrics import HausdorffDistanceMetric
+
+from cardiac_mtl.evaluation.states import score_masks, state_of
+
+
+def pairs():
+    there = np.zeros((4, 8, 6), bool)
+    there[1:3, 2:6, 2:5] = True
+    none = np.zeros_like(there)
+    return {
+        "ok": (there, there),
+        "missed": (none, there),
+        "false_positive": (there, none),
+        "both_empty": (none, none),
+    }
+
+
+@pytest.mark.parametrize("name", ["ok", "missed", "false_positive", "both_empty"])
+def test_each_state(name):
+    assert state_of(*pairs()[name]) == name
+
+
+@pytest.mark.parametrize("name", ["missed", "false_positive"])
+def test_a_failure_scores_the_worst_there_is(name):
+    scores = score_masks(*pairs()[name], (8.0, 1.5, 2.0))
+    diagonal = math.sqrt((4 * 8) ** 2 + (8 * 1.5) ** 2 + (6 * 2) ** 2)
+    assert (scores.dice, scores.jaccard) == (0.0, 0.0)
+    assert scores.hd_mm == pytest.approx(diagonal)
+    assert scores.msd_mm == pytest.approx(diagonal)
+    assert scores.msd_voxels == pytest.approx(math.sqrt(16 + 64 + 36))
+
+
+def test_nothing_is_defined_where_both_are_empty():
+    scores = score_masks(*pairs()["both_empty"], (1.0, 1.0, 1.0))
+    assert all(math.isnan(value) for value in scores[1:])
+
+
+def test_monai_forgets_the_misses_that_we_count():
+    everything = list(pairs().values())
+    metric = HausdorffDistanceMetric(include_background=True, percentile=95, reduction="mean")
+    predicted, reference = (
+        torch.tensor(np.stack([pair[k] for pair in everything]))[:, None].float() for k in (0, 1)
+    )
+    metric(predicted, reference)
+    assert float(metric.aggregate()) == 0.0  # the one case that went well
+    ours = [score_masks(*pair, (1.0, 1.0, 1.0)).hd_mm for pair in everything]
+    assert np.nanmean(ours) > 5

@@ -1,0 +1,43 @@
+"""Overlap against the algebra of sets and SimpleITK."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from hypothesis import given
+from hypothesis.extra.numpy import arrays
+
+from cardiac_mtl.metrics.overlap import dice, jaccard
+
+masks = arrays(bool, (3, 4, 4))
+
+
+@given(masks, masks)
+def test_symmetric_bounded_and_tied_to_each_other(a, b):
+    value = dice(a, b)
+    np.testing.assert_equal(value, dice(b, a))
+    if np.isnan(value):
+        assert not a.any()
+        assert not b.any()
+        assert np.isnan(jaccard(a, b))
+    else:
+        assert 0 <= value <= 1
+        assert jaccard(a, b) == pytest.approx(value / (2 - value))
+
+
+@given(masks, masks)
+def test_unmoved_by_translation_and_flips(a, b):
+    np.testing.assert_equal(dice(np.roll(a, 1, 1), np.roll(b, 1, 1)), dice(a, b))
+    np.testing.assert_equal(jaccard(a[:, ::-1], b[:, ::-1]), jaccard(a, b))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_simpleitk(seed):
+    a, b = np.random.default_rng(seed).random((2, 4, 9, 8)) > 0.6
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(*(sitk.GetImageFromArray(m.astype(np.uint8)) for m in (a, b)))
+    assert dice(a, b) == pytest.approx(overlap.GetDiceCoefficient(), abs=1e-9)
+    assert jaccard(a, b) == pytest.approx(overlap.GetJaccardCoefficient(), abs=1e-9)
+
+
+def test_a_missed_structure_scores_zero():
+    assert dice(np.zeros(4, bool), np.ones(4, bool)) == 0.0
