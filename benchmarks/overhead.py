@@ -15,14 +15,15 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+from typing_extensions import override
 
 from cardiac_mtl.configuration import resolve_configs
 from cardiac_mtl.console import quiet_libraries
-from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.contracts import Batch
+from cardiac_mtl.papers.mtn import MTN
 from cardiac_mtl.phantom_cohort import write_cohort
 from cardiac_mtl.runs import provenance
 from cardiac_mtl.training import CardiacCLI
@@ -37,27 +38,34 @@ class TakeTurns(Callback):
         self.command: list[float] = []
         self.bare: list[float] = []
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: Paper) -> None:
-        """Start the clock of the command."""
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.steps = 0
         self.started = time.perf_counter()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Paper, *rest: Any) -> None:
-        """Count the step, and keep its batch for the bare loop."""
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
         self.steps += 1
-        self.batch = rest[1]
+        self.batch = batch
         self.stopped = time.perf_counter()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: Paper) -> None:
-        """Give the bare loop its turn."""
+    @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.command.append((self.stopped - self.started) / self.steps)
         self.bare.append(bare_loop(pl_module, self.batch, self.steps))
 
 
-def bare_loop(paper: Paper, batch: Any, steps: int) -> float:
+def bare_loop(paper: LightningModule, batch: Batch, steps: int) -> float:
     """Return seconds a step of the loop that one would write by hand."""
     network = copy.deepcopy(paper)
-    network._trainer = None
+    assert isinstance(network, MTN)
     optimizers, _ = network.configure_optimizers()
     (optimizer,) = optimizers
     network.train()
@@ -93,7 +101,8 @@ def main() -> None:
         }
 
         class TimedCLI(CardiacCLI):
-            def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+            @override
+            def instantiate_trainer(self, **kwargs: object) -> Trainer:
                 trainer = super().instantiate_trainer(**kwargs)
                 trainer.callbacks.insert(0, turns)
                 return trainer

@@ -4,7 +4,7 @@ B batch, C channels, S slices, H rows, W columns, T phases, K classes or indices
 """
 
 from dataclasses import dataclass, field
-from typing import Final, TypedDict
+from typing import Any, Final, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,11 @@ from torch import Tensor
 
 UNLABELLED: Final = -1
 """Value of `mask` pixels and of `label` where nothing is known; `indices` use NaN."""
+
+
+HONEST: Final = "honest"
+OPTIMISTIC: Final = "paper_optimistic"
+"""How a checkpoint was selected: on validation patients, or on test patients as some papers did."""
 
 
 class Batch(TypedDict):
@@ -54,7 +59,7 @@ class CineStudy:
     """(T, S, H, W), slices base to apex."""
     mask: NDArray[np.uint8]
     """(T, S, H, W): 0 background, 1 LV myocardium, 2 LV blood pool, 3 RV blood pool."""
-    affine: NDArray[np.float64]
+    affine: NDArray[np.floating[Any]]
     """(4, 4), voxel (column, row, slice) to LPS millimetres, as DICOM and SimpleITK have it."""
     pathology: str = ""
     truth: dict[str, list[float]] = field(default_factory=dict)

@@ -1,6 +1,7 @@
 """`predict`: masks in the geometry of the input, and indices, for images of any origin."""
 
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from cardiac_mtl.configuration import build, read_yaml
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import Prediction
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.evaluation.rows import write_csv
+from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
@@ -46,9 +47,9 @@ def run(arguments: Sequence[str]) -> int:
     run_directory = find_run(options.run)
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
     options.output.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for case in cases:
-        rows += predictor.predict_case(case, options.output)
+    rows: list[Row] = []
+    for files, phases in groupby(cases, key=lambda case: case.image):
+        rows += predictor.predict_file(files[0], list(phases), options.output)
     write_csv(options.output / "predictions.csv", pd.DataFrame(rows))
     say(f"{len(cases)} volumes: {options.output / 'predictions.csv'}")
     return 0
@@ -70,30 +71,36 @@ class Predictor:
         self.device = _device(device)
         self.paper.to(self.device).eval()
 
-    def predict_case(self, case: Case, output: Path) -> list[dict[str, object]]:
-        """Write the mask of one volume.
+    def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
+        """Write the mask of one file, of all its phases where it is 4-D.
 
         Args:
-            case: names the files.
+            source: first file of the volume; it gives the geometry.
+            phases: one case, or all phases of a 4-D file.
             output: folder, which exists.
 
         Returns:
-            One row a slice: regressed indices and segmented areas in mm2.
+            One row a slice: regressed indices and segmented area in mm2.
         """
-        volume = read_volume(case.image, case.frame)
-        prepared = prepare_image(volume, self.data.matrix, self.data.spacing_mm)
-        prediction = self._predict(prepared)
-        rows: list[dict[str, object]] = [
-            {"case_id": case.case_id, "slice": number} for number in range(len(prepared))
-        ]
-        for name, column in zip(self.paper.index_names, _columns(prediction), strict=False):
-            for row, value in zip(rows, column, strict=True):
-                row[f"regressed_{name}"] = value
-        if "mask_prob" in prediction:
-            mask = self._mask(prediction["mask_prob"].numpy(), volume)
-            write_mask(output / f"{case.case_id}_mask.nii.gz", mask)
-            for row, area in zip(rows, _areas(mask), strict=True):
-                row["segmented_area_mm2"] = area
+        rows: list[Row] = []
+        masks = []
+        for case in phases:
+            volume = read_volume(case.image, case.frame)
+            prepared = prepare_image(volume, self.data.matrix, self.data.spacing_mm)
+            prediction = self._predict(prepared)
+            columns = _columns(self.paper.index_names, prediction)
+            if "mask_prob" in prediction:
+                masks.append(self._mask(prediction["mask_prob"].numpy(), volume))
+                columns["segmented_area_mm2"] = _areas(masks[-1])
+            rows += [
+                {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
+                for k in range(len(prepared))
+            ]
+        if masks:
+            name = phases[0].case_id
+            if phases[0].frame is not None:
+                name = name.rpartition("_ph")[0]
+            write_mask(output / f"{name}_mask.nii.gz", masks, like=source)
         return rows
 
     @torch.inference_mode()
@@ -119,9 +126,12 @@ class Predictor:
         return mask
 
 
-def _columns(prediction: Prediction) -> list[list[float]]:
-    """Return one list a regressed index, a value a slice; none when nothing is regressed."""
-    return prediction["indices"].T.tolist() if "indices" in prediction else []
+def _columns(names: Sequence[str], prediction: Prediction) -> dict[str, list[float]]:
+    """Return one column a regressed index, a value a slice; none when nothing is regressed."""
+    if "indices" not in prediction:
+        return {}
+    values = prediction["indices"].T.tolist()
+    return {f"regressed_{name}": column for name, column in zip(names, values, strict=True)}
 
 
 def _areas(mask: sitk.Image) -> list[float]:

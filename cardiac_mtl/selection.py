@@ -13,9 +13,6 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import BEST, PROVENANCE
 
-HONEST, OPTIMISTIC = "honest", "paper_optimistic"
-"""What stands in the column `protocol` of every row."""
-
 
 def refuse_dishonest_monitor(config: Namespace) -> None:
     """Refuse callbacks that would choose weights or the epoch on anything but validation (P9).

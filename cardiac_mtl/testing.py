@@ -10,14 +10,13 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from cardiac_mtl.console import say
-from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.rows import score, write_csv
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, overlay
 from cardiac_mtl.report.tables import summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
-from cardiac_mtl.selection import HONEST
 from data_modules.base import CardiacDataModule
 
 

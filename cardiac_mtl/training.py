@@ -16,6 +16,7 @@ import cardiac_mtl
 import data_modules
 from cardiac_mtl.configuration import OneLineParser, data_class, phantom_if_no_root, resolve_configs
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
+from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import (
@@ -31,13 +32,7 @@ from cardiac_mtl.runs import (
     read_identity,
     write_identity,
 )
-from cardiac_mtl.selection import (
-    HONEST,
-    OPTIMISTIC,
-    Provenance,
-    best_checkpoint,
-    refuse_dishonest_monitor,
-)
+from cardiac_mtl.selection import Provenance, best_checkpoint, refuse_dishonest_monitor
 from cardiac_mtl.testing import TestOutputs
 from data_modules.base import CardiacDataModule
 

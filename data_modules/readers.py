@@ -148,15 +148,27 @@ def nifti_shape(path: Path) -> tuple[int, ...]:
     return tuple(int(n) for n in _load_nifti(path).shape)
 
 
-def write_mask(path: Path, mask: sitk.Image) -> None:
-    """Write a mask as NIfTI, whole or not at all.
+def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
+    """Write a mask in the geometry of the file that it was predicted from, whole or not at all.
 
     Args:
         path: `*.nii.gz`.
-        mask: class of each voxel.
+        frames: class of each voxel, one image a phase.
+        like: the source: of a NIfTI file shape, affine and header are kept, whether it is 2-D, 3-D
+            or 4-D.
     """
     temporary = path.with_name(f".{path.name}")
-    sitk.WriteImage(sitk.Cast(mask, sitk.sitkUInt8), str(temporary))
+    if like.name.endswith(NIFTI):
+        source = _load_nifti(like)
+        stacked = np.stack([sitk.GetArrayFromImage(frame).T for frame in frames], axis=-1)
+        header = source.header.copy()
+        header.set_data_dtype(np.uint8)
+        header.set_slope_inter(1, 0)
+        voxels = stacked.reshape(source.shape).astype(np.uint8)
+        nib.nifti1.Nifti1Image(voxels, source.affine, header).to_filename(temporary)
+    else:
+        (frame,) = frames
+        sitk.WriteImage(sitk.Cast(frame, sitk.sitkUInt8), str(temporary))
     temporary.replace(path)
 
 

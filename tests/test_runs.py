@@ -50,7 +50,7 @@ def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path):
 
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_no_run_is_one_line(tmp_path, name):
-    with pytest.raises(UserError, match="no such folder|no finished run here"):
+    with pytest.raises(UserError, match=r"no such folder|no finished run here"):
         find_run(tmp_path / name)
 
 
@@ -68,6 +68,8 @@ def test_provenance_is_json_and_names_versions():
 
 
 class Malicious:
+    """Runs code when it is unpickled."""
+
     def __reduce__(self):
         return (print, ("code ran",))
 

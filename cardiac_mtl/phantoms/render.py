@@ -150,7 +150,7 @@ def body_slice(view: View, z: float, rng: np.random.Generator) -> Array:
         (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(view.shape, view.spacing, strict=True)
     )
     y, x = rows[:, None], columns[None]
-    image = np.zeros(view.shape)
+    image: Array = np.zeros(view.shape)
     skin = _ellipse(y - 8, x - 4, 118, 168, 0.0)
     wall = _ellipse(y - 8, x - 4, 100, 150, 0.0)
     image = _blend(image, skin, signal["fat"])

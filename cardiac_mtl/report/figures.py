@@ -122,7 +122,7 @@ def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:
         label = stage if stage in _STAGES else rest
         ax.plot(values.index, values, color=_STAGES.get(stage), label=label, linewidth=1.4)
         if rest == "dice_vol":
-            best = int(values.index[values.argmax()])
+            best = int(values.index[int(values.argmax())])
             ax.axvline(best, color="grey", linewidth=0.8, linestyle=":")
             ax.annotate(f"best {values.max():.3f}", (best, values.max()), fontsize=8, ha="right")
     ax.legend(frameon=False, fontsize=8)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-HONEST = "honest"
+from cardiac_mtl.contracts import HONEST
+
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
 _AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
 _COUNTS = ("missed", "false_positive", "both_empty")

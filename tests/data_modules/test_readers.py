@@ -51,10 +51,11 @@ def test_positions_agree_with_nibabel_and_survive_writing(
         ras = nib.affines.apply_affine(affine, index)
         lps = image.TransformIndexToPhysicalPoint(index)
         np.testing.assert_allclose(lps, ras * [-1, -1, 1], atol=1e-3)
-    write_mask(folder / "b.nii.gz", image)
-    written = nib.load(folder / "b.nii.gz")
-    np.testing.assert_allclose(written.affine, affine, atol=1e-3)
-    np.testing.assert_array_equal(np.asarray(written.dataobj), ring())
+    for source in (folder / "a.nii.gz", folder / "a.dcm"):  # by its header, by its geometry
+        write_mask(folder / "b.nii.gz", [image], like=source)
+        written = nib.load(folder / "b.nii.gz")
+        np.testing.assert_allclose(written.affine, affine, atol=1e-3)
+        np.testing.assert_array_equal(np.asarray(written.dataobj), ring())
 
 
 def test_a_two_dimensional_file_is_one_slice(tmp_path):
@@ -91,29 +92,26 @@ def test_axes_slightly_off_right_angles_are_mended_and_far_off_refused(tmp_path,
         read_volume([save(tmp_path / "b.nii.gz", ring(), affine)])
 
 
+def with_nan():
+    voxels = np.ones((5, 5, 3), np.float32)
+    voxels[1, 1, 2] = np.nan
+    return voxels
+
+
+DAMAGE = {
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:9000]),
+    "corrupt": lambda path: path.write_bytes(path.read_bytes()[:200] + b"\xff" * 999),
+    "not gzip": lambda path: path.write_bytes(b"hello"),
+    "empty": lambda path: path.write_bytes(b""),
+    "NaN": lambda path: save(path, with_nan()),
+    "five axes": lambda path: save(path, np.zeros((2, 2, 2, 2, 2), np.float32)),
+    "absent": lambda path: path.unlink(),
+}
+
+
 def damaged(tmp_path, name):
     path = save(tmp_path / "a.nii.gz", np.random.default_rng(0).normal(size=(30, 30, 9)))
-    content = path.read_bytes()
-    if name == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-    elif name == "corrupt":
-        path.write_bytes(content[:200] + b"\xff" * 40 + content[240:])
-    elif name == "not gzip":
-        path.write_bytes(b"hello")
-    elif name == "empty":
-        path.write_bytes(b"")
-    elif name == "NaN":
-        voxels = np.ones((5, 5, 3), np.float32)
-        voxels[1, 1, 2] = np.nan
-        save(path, voxels)
-    elif name == "five axes":
-        save(path, np.zeros((2, 2, 2, 2, 2), np.float32))
-    elif name == "no spacing":
-        image = nib.Nifti1Image(ring(), None)
-        image.header["pixdim"][1:4] = 0
-        image.to_filename(path)
-    elif name == "absent":
-        path.unlink()
+    DAMAGE[name](path)
     return path
 
 

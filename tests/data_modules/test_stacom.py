@@ -5,6 +5,7 @@ import pandas as pd
 import pydicom
 import pytest
 import SimpleITK as sitk
+from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
@@ -101,8 +102,6 @@ def test_a_root_without_cases_says_what_to_do(tmp_path, folder, message):
 
 
 def test_a_mask_of_another_size_names_its_file(lvsc):
-    from PIL import Image
-
     Image.new("L", (7, 9)).save(lvsc / "Training" / "DET0000101" / "DET0000101_SA1_ph0.png")
     with pytest.raises(
         UserError, match=r"SA1_ph0\.png: the mask has 7 x 9 pixels, its image 24 x 20"

@@ -10,7 +10,6 @@ import torch
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CaseCollector
 from cardiac_mtl.evaluation.rows import score, write_csv
-from tests.evaluation.conftest import make_batch
 
 LABELS = {"myocardium": 1}
 AREA = 6 * 5 * 1.5 * 2.0
@@ -27,7 +26,7 @@ def scored(table, *batches):
     return score(collect(*batches), table, LABELS, ("area_mm2",), "honest")
 
 
-def test_slices_in_any_order_and_twice_become_one_volume(table):
+def test_slices_in_any_order_and_twice_become_one_volume(table, make_batch):
     first, second = make_batch(slices=(2, 0)), make_batch(slices=(0, 1))
     (case,) = collect(first, second)
     assert case.slices.tolist() == [0, 1, 2]
@@ -37,7 +36,7 @@ def test_slices_in_any_order_and_twice_become_one_volume(table):
     assert slices["slice"].tolist() == [0, 1, 2]
 
 
-def test_a_perfect_prediction(table):
+def test_a_perfect_prediction(table, make_batch):
     slices, cases = scored(table, make_batch())
     row = cases.iloc[0]
     assert (row["dice"], row["hd_mm"], row["state"]) == (1.0, 0.0, "ok")
@@ -49,13 +48,13 @@ def test_a_perfect_prediction(table):
     assert set(slices["protocol"]) == {"honest"}
 
 
-def test_a_shift_by_two_columns_is_four_millimetres(table):
+def test_a_shift_by_two_columns_is_four_millimetres(table, make_batch):
     _, cases = scored(table, make_batch(shift=2))
     assert cases["hd_mm"].iloc[0] == pytest.approx(4.0)
     assert cases["dice"].iloc[0] == pytest.approx(2 * 3 / (5 + 5))
 
 
-def test_a_missed_volume_stays_in_the_rows(table):
+def test_a_missed_volume_stays_in_the_rows(table, make_batch):
     batch, prediction = make_batch()
     prediction["mask_prob"] = (
         prediction["mask_prob"].flip(1) * 0 + torch.tensor([1.0, 0.0])[None, :, None, None]
@@ -65,7 +64,7 @@ def test_a_missed_volume_stays_in_the_rows(table):
     assert cases["hd_mm"].iloc[0] == pytest.approx(math.hypot(3 * 8, 12 * 1.5, 12 * 2))
 
 
-def test_slices_without_annotation_are_scored_nowhere(table):
+def test_slices_without_annotation_are_scored_nowhere(table, make_batch):
     batch, prediction = make_batch()
     batch["mask"][1] = UNLABELLED
     batch["indices"][1] = torch.nan
@@ -75,7 +74,7 @@ def test_slices_without_annotation_are_scored_nowhere(table):
     assert cases["dice"].iloc[0] == 1.0
 
 
-def test_volume_dice_is_not_the_mean_of_slice_dice(table):
+def test_volume_dice_is_not_the_mean_of_slice_dice(table, make_batch):
     batch, prediction = make_batch()
     batch["mask"][0] = 0
     batch["mask"][0, 5, 5] = 1
@@ -85,7 +84,7 @@ def test_volume_dice_is_not_the_mean_of_slice_dice(table):
     assert slices["dice"].mean() == pytest.approx((2 / 31 + 1 + 1) / 3)
 
 
-def test_phases_are_named_by_the_cavity(table):
+def test_phases_are_named_by_the_cavity(table, make_batch):
     ring = [make_batch(case=0), make_batch(case=1)]
     for (batch, _), inside in zip(ring, (6, 5), strict=True):
         batch["mask"][:, 5:inside, 5:6] = 0  # a cavity of one pixel at phase 0, none at phase 1
@@ -93,7 +92,7 @@ def test_phases_are_named_by_the_cavity(table):
     assert cases["cardiac_phase"].tolist() == ["ED", "ES"]
 
 
-def test_a_paper_without_mask_has_areas_and_no_overlap(table):
+def test_a_paper_without_mask_has_areas_and_no_overlap(table, make_batch):
     batch, prediction = make_batch()
     del prediction["mask_prob"]
     slices, cases = scored(table, (batch, prediction))
@@ -102,7 +101,7 @@ def test_a_paper_without_mask_has_areas_and_no_overlap(table):
     assert slices["regressed_area_error_mm2"].notna().all()
 
 
-def test_csv_is_written_whole_and_reads_back(tmp_path, table):
+def test_csv_is_written_whole_and_reads_back(tmp_path, table, make_batch):
     slices, _ = scored(table, make_batch(shift=1))
     write_csv(tmp_path / "slices.csv", slices)
     back = pd.read_csv(tmp_path / "slices.csv", keep_default_na=False, na_values=["nan"])
