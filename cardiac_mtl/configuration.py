@@ -85,7 +85,7 @@ def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
     parser.add_subclass_arguments(Paper, "model")
     parser.add_subclass_arguments(CardiacDataModule, "data")
     described = parser.parse_object({key: config[key] for key in ("model", "data")})
-    made = parser.instantiate_classes(described)
+    made = parser.instantiate(described)
     return made.model, made.data
 
 
@@ -109,7 +109,7 @@ def build_data(configs: Sequence[str]) -> CardiacDataModule:
         raise UserError("names no data module", where="--config", fix="give data/lvsc, for example")
     parser = OneLineParser()
     parser.add_subclass_arguments(CardiacDataModule, "data")
-    return parser.instantiate_classes(parser.parse_object({"data": merged})).data
+    return parser.instantiate(parser.parse_object({"data": merged})).data
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -168,6 +168,14 @@ def explain(message: str, options: Sequence[str]) -> UserError:
         fix = f"did you mean {near[0]!r}?" if near else ""
     where = ".".join(["configuration", *keys]) if not keys else ".".join(keys)
     return UserError(what.strip(" ;."), where=where, fix=fix or "see `cardiac-mtl fit --help`")
+
+
+def user_error_behind(error: BaseException) -> UserError | None:
+    """Return the error of ours that jsonargparse wrapped while it made paper and data."""
+    chain: BaseException | None = error
+    while chain is not None and not isinstance(chain, UserError):
+        chain = chain.__cause__ or chain.__context__
+    return chain
 
 
 def _option_names(parser: ArgumentParser) -> list[str]:

@@ -14,7 +14,13 @@ from typing_extensions import override
 
 import cardiac_mtl
 import data_modules
-from cardiac_mtl.configuration import OneLineParser, data_class, phantom_if_no_root, resolve_configs
+from cardiac_mtl.configuration import (
+    OneLineParser,
+    data_class,
+    phantom_if_no_root,
+    resolve_configs,
+    user_error_behind,
+)
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
@@ -44,7 +50,10 @@ def run(arguments: Sequence[str]) -> int:
     words, run_directory = list(arguments), None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
         words, run_directory = _words_of_run(words)
-    CardiacCLI(resolve_configs(words), run_directory)
+    try:
+        CardiacCLI(resolve_configs(words), run_directory)
+    except ValueError as error:
+        raise user_error_behind(error) or error from error
     return 0
 
 

@@ -224,6 +224,12 @@ class CardiacDataModule(LightningDataModule):
             )
         stratum = table[self.stratify_by] if self.stratify_by else pd.Series("", table.index)
         strata = stratum.astype(str).groupby(table["patient_id"]).first()
+        if not 0 <= self.fold < self.num_folds:
+            raise UserError(
+                f"fold {self.fold} of {self.num_folds}",
+                where="data.fold",
+                fix=f"give a number from 0 to {self.num_folds - 1}",
+            )
         named = {str(patient): str(name) for patient, name in strata.items()}
         return make_splits(named, self.num_folds, self.split_seed, self.val_fraction)
 

@@ -92,4 +92,5 @@ def _resample(
     image: sitk.Image, grid: sitk.Image, interpolator: int, outside: float
 ) -> NDArray[np.float32]:
     resampled = sitk.Resample(image, grid, sitk.Transform(), interpolator, outside)
-    return sitk.GetArrayFromImage(resampled)
+    # SimpleITK computes with Python numbers in double precision
+    return np.asarray(sitk.GetArrayFromImage(resampled), dtype=np.float32)

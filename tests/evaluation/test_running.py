@@ -1,0 +1,46 @@
+"""Scores during training: whole volumes, whatever the batches (P3, P4)."""
+
+import pytest
+import torch
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.evaluation.running import RunningScores
+
+
+def scores(*batches, labels=("myocardium",), indices=("area_mm2",)):
+    metric = RunningScores(labels, indices)
+    for batch, prediction in batches:
+        metric.update(batch, prediction)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def test_volume_dice_by_hand(make_batch):
+    found = scores(make_batch(case=0, shift=2), make_batch(case=1))
+    assert found["dice_vol"] == pytest.approx((0.6 + 1.0) / 2)
+    assert found["dice_vol/myocardium"] == found["dice_vol"]
+    assert found["mae/area_mm2"] == pytest.approx(10.0)
+
+
+def test_how_slices_fall_into_batches_does_not_matter(make_batch):
+    whole = scores(make_batch(shift=1))
+    parts = scores(*(make_batch(slices=(k,), shift=1) for k in (2, 0, 1)))
+    assert parts == pytest.approx(whole)
+
+
+def test_a_slice_that_a_sampler_repeats_counts_once(make_batch):
+    good, bad = make_batch(slices=(0,)), make_batch(slices=(1,), shift=5)
+    assert scores(good, bad, bad) == pytest.approx(scores(good, bad))
+
+
+def test_slices_without_annotation_do_not_count(make_batch):
+    batch, prediction = make_batch(slices=(0, 1), shift=3)
+    batch["mask"][1] = UNLABELLED
+    batch["indices"][1] = torch.nan
+    alone = scores(make_batch(slices=(0,), shift=3))
+    assert scores((batch, prediction)) == pytest.approx(alone)
+
+
+def test_without_a_mask_there_is_no_dice(make_batch):
+    batch, prediction = make_batch()
+    del prediction["mask_prob"]
+    assert set(scores((batch, prediction), labels=())) == {"mae/area_mm2"}

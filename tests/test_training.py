@@ -1,0 +1,235 @@
+"""From configuration to run directory, on phantoms: fit, validate, test, predict, and refusals."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from cardiac_mtl.catalogue import experiments
+from cardiac_mtl.cli import main
+from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
+
+QUICK = ["--config", "debug", "--trainer.accelerator", "cpu"]
+
+
+def fit(root, run_root, *more, experiment="mtn_uncertainty"):
+    words = ["fit", "--config", experiment, *QUICK, "--data.root", root, "--data.num_folds", "3"]
+    return main([str(word) for word in [*words, "--run_root", run_root, *more]])
+
+
+@pytest.fixture(scope="module")
+def run(lvsc, tmp_path_factory):
+    """A run of the debug preset on the phantoms."""
+    root = tmp_path_factory.mktemp("runs")
+    assert fit(lvsc, root) == 0
+    (identity,) = root.rglob(IDENTITY)
+    return identity.parent
+
+
+def test_the_run_directory_holds_what_is_promised(run):
+    assert run.parts[-4:-1] == ("mtn_uncertainty", "lvsc", "fold0-seed0")
+    for name in (CONFIG, IDENTITY, "metrics.csv", "splits.json", BEST, LAST):
+        assert (run / name).is_file(), name
+    identity = json.loads((run / IDENTITY).read_text())
+    assert identity["status"] == "finished"
+    assert identity["selected_on"] == "val"
+    assert identity["protocol"] == "honest"
+    assert identity["monitor"] == "val/dice_vol"
+    assert identity["split_sha256"] == json.loads((run / "splits.json").read_text())["sha256"]
+    assert {"train/loss/mask", "val/dice_vol", "s/area"} <= set(pd.read_csv(run / "metrics.csv"))
+
+
+def test_the_configuration_is_whole_and_runs_again(run, tmp_path):
+    config = yaml.safe_load((run / CONFIG).read_text())
+    assert "ckpt_path" not in config
+    assert config["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 1e-3
+    assert config["model"]["init_args"]["image_size"] == config["data"]["init_args"]["matrix"]
+    assert main(["fit", "--config", str(run / CONFIG), "--run_root", str(tmp_path)]) == 0
+    (again,) = tmp_path.rglob(BEST)
+    first, second = (torch.load(p, weights_only=True)["state_dict"] for p in (run / BEST, again))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_the_checkpoint_holds_plain_values_and_its_origin(run):
+    checkpoint = torch.load(run / BEST, weights_only=True)
+    assert checkpoint[PROVENANCE]["selected_on"] == "val"
+    assert checkpoint[PROVENANCE]["fold"] == 0
+    assert checkpoint["hyper_parameters"]["width"] == 4
+
+
+def test_test_writes_rows_table_and_pictures(run, capsys):
+    assert main(["test", "--run", str(run.parents[2])]) == 0
+    shown = capsys.readouterr().out
+    cases, slices = (pd.read_csv(run / f"{name}.csv") for name in ("cases", "slices"))
+    assert cases.columns[:3].tolist() == ["case_id", "patient_id", "phase"]
+    assert {"label", "state", "dice", "jaccard", "msd_mm", "hd_mm"} <= set(cases)
+    assert set(cases["cardiac_phase"]) == {"ED", "ES"}
+    tested = json.loads((run / "splits.json").read_text())["folds"][0]["test"]
+    assert set(cases["patient_id"]) == set(tested)
+    assert set(slices["protocol"]) == {"honest"}
+    for case in cases["case_id"]:
+        assert str(run / "figures" / f"{case}.png") in shown
+        assert (run / "figures" / f"{case}.png").stat().st_size > 10_000
+    assert (run / "figures" / "curves.png").is_file()
+    assert "n (missed/false/empty)" in shown
+
+
+def test_test_twice_gives_the_same_rows(run):
+    tables = []
+    for batch_size in ("4", "7"):
+        assert main(["test", "--run", str(run), "--data.batch_size", batch_size]) == 0
+        tables.append(pd.read_csv(run / "cases.csv"))
+    pd.testing.assert_frame_equal(*tables, rtol=1e-4)
+
+
+def test_validate_prints_the_selected_value(run, capsys):
+    assert main(["validate", "--run", str(run)]) == 0
+    shown = capsys.readouterr().out
+    best = json.loads((run / IDENTITY).read_text())["best_value"]
+    (line,) = (line for line in shown.splitlines() if line.startswith("val/dice_vol "))
+    assert float(line.split()[-1]) == pytest.approx(best, abs=1e-4)
+
+
+def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path):
+    assert (
+        main(["predict", "--run", str(run), "--input", str(hearts), "--output", str(tmp_path)]) == 0
+    )
+    table = pd.read_csv(hearts / "cases.csv")
+    rows = pd.read_csv(tmp_path / "predictions.csv")
+    assert rows.columns.tolist() == ["case_id", "slice", "regressed_area_mm2", "segmented_area_mm2"]
+    for _, case in table.iterrows():
+        mask = nib.load(tmp_path / f"{case['case_id']}_mask.nii.gz")
+        image = nib.load(hearts / case["image"])
+        assert mask.shape == image.shape
+        np.testing.assert_allclose(mask.affine, image.affine, atol=1e-6)
+        pixel = np.prod(mask.header.get_zooms()[:2])
+        areas = np.asarray(mask.dataobj).sum(axis=(0, 1)) * pixel
+        ours = rows.loc[rows["case_id"] == case["case_id"], "segmented_area_mm2"]
+        np.testing.assert_allclose(ours, areas, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dimensions", [2, 4])
+def test_predict_keeps_the_dimensions_of_the_input(run, hearts, tmp_path, dimensions):
+    source = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    voxels = np.asarray(source.dataobj)
+    voxels = voxels[..., 3] if dimensions == 2 else np.stack([voxels, voxels], axis=-1)
+    nib.Nifti1Image(voxels, source.affine).to_filename(tmp_path / "heart.nii.gz")
+    out = tmp_path / "out"
+    words = ["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]
+    assert main(words) == 0
+    mask = nib.load(out / "heart_mask.nii.gz")
+    assert mask.shape == voxels.shape
+    np.testing.assert_allclose(mask.affine, source.affine, atol=1e-6)
+    if dimensions == 4:
+        np.testing.assert_array_equal(mask.dataobj[..., 0], mask.dataobj[..., 1])
+
+
+def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
+    (patient, *_) = sorted((lvsc / "Training").iterdir())
+    words = ["predict", "--run", str(run), "--input", str(patient), "--output", str(tmp_path)]
+    assert main(words) == 0
+    assert sorted(p.name for p in tmp_path.glob("*.nii.gz")) == [
+        f"{patient.name}_ph0{t}_mask.nii.gz" for t in range(2)
+    ]
+
+
+@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
+def test_every_experiment_trains_and_tests(experiment, hearts, tmp_path):
+    more = ["--config", "manifest", "--data.fold", "1"]
+    assert fit(hearts, tmp_path, *more, experiment=experiment.stem) == 0
+    assert main(["test", "--run", str(tmp_path)]) == 0
+    (cases,) = tmp_path.rglob("cases.csv")
+    assert len(pd.read_csv(cases)) == 4
+    (checkpoint,) = tmp_path.rglob("best.ckpt")
+    assert torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"] == 1
+
+
+def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_path, capsys):
+    more = ["--config", "manifest", "--data.paper_protocol", "true"]
+    assert fit(hearts, tmp_path, *more) == 0
+    assert main(["test", "--run", str(tmp_path)]) == 0
+    shown = capsys.readouterr().out
+    assert "selected on the test patients; optimistic" in shown
+    assert "OPTIMISTIC" in shown
+    (run,) = (path.parent for path in tmp_path.rglob(IDENTITY))
+    assert json.loads((run / IDENTITY).read_text())["selected_on"] == "test"
+    assert torch.load(run / BEST, weights_only=True)[PROVENANCE]["monitor"] == "test/dice_vol"
+    assert set(pd.read_csv(run / "slices.csv")["protocol"]) == {"paper_optimistic"}
+
+
+def test_without_a_root_the_phantom_cohort_is_made_once_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("cardiac_mtl.phantom_cohort.DEFAULT_PATIENTS", 5)
+    monkeypatch.setattr("cardiac_mtl.phantom_cohort.DEFAULT_PHASES", 1)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    words = ["fit", "--config", "mtn_unet", *QUICK, "--run_root", str(tmp_path)]
+    for made in ("made now", "already made"):
+        assert main(words) == 0
+        (line,) = (x for x in capsys.readouterr().out.splitlines() if "no --data.root" in x)
+        assert made in line
+
+
+CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--data.fold", "7"], r"fold 7 of 3"),
+        (["--data.fodl", "1"], r"data: Option 'fodl' is not accepted; did you mean 'fold'?"),
+        (["--model.widht", "1"], r"did you mean 'width'?"),
+        (["--config", "mtn_uncertanty"], r"did you mean 'mtn_uncertainty'?"),
+        (["--data.root", "nowhere"], r"nowhere: no such folder; check `data.root`"),
+        (["--data.matrix", "[100, 96]"], r"data.matrix: image size 100 x 96 is not a multiple"),
+        (["--data.stratify_by", "colour"], r"no column 'colour' in the case table"),
+        (
+            [CALLBACK, "--trainer.callbacks.monitor=test/dice"],
+            r"monitor 'test/dice' is not measured",
+        ),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
+    lvsc, tmp_path, capsys, more, message
+):
+    assert fit(lvsc, tmp_path / "runs", *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    (line,) = [x for x in error.splitlines() if x.startswith("cardiac-mtl: ")]
+    assert error.count("Traceback") == 0
+    assert "usage:" not in error
+    assert not (tmp_path / "runs").exists()
+    assert line
+
+
+def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
+    assert main(["test"]) == 2
+    assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err
+    broken = tmp_path / "run"
+    (broken / "checkpoints").mkdir(parents=True)
+    for name in (CONFIG, IDENTITY):
+        (broken / name).write_bytes((run / name).read_bytes())
+    (broken / BEST).write_bytes((run / BEST).read_bytes()[:1000])
+    assert main(["test", "--run", str(broken)]) == 2
+    assert "best.ckpt: is not a readable checkpoint" in capsys.readouterr().err
+
+
+def test_other_folds_than_those_of_training_are_refused(run, capsys):
+    assert main(["test", "--run", str(run), "--data.split_seed", "5"]) == 2
+    assert "the folds are not those of its training" in capsys.readouterr().err
+
+
+def test_check_is_clean_on_phantoms_and_names_a_planted_fault(hearts, tmp_path, capsys):
+    words = ["check", "--config", "manifest", "--data.root", str(hearts)]
+    assert main(words) == 0
+    assert "12 cases, 0 errors" in capsys.readouterr().out
+    for file in hearts.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    victim = tmp_path / "DET0000101_ph01_mask.nii.gz"
+    victim.write_bytes(victim.read_bytes()[:300])
+    assert main([*words[:-1], str(tmp_path)]) == 1
+    shown = capsys.readouterr().out
+    assert "error: DET0000101_ph01: " in shown
+    assert "12 cases, 1 errors" in shown
