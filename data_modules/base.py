@@ -20,7 +20,7 @@ from data_modules.augment import Augmentation, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.geometry import prepare_image, prepare_mask
 from data_modules.readers import read_volume
-from data_modules.splits import Split, digest, make_splits, save_splits
+from data_modules.splits import Split, check_fold, digest, make_splits, save_splits
 from data_modules.store import (
     PreparedCase,
     PreparedStore,
@@ -149,6 +149,7 @@ class CardiacDataModule(LightningDataModule):
             return
         if self.root is None:
             raise UserError("no data", where="data.root", fix="give the folder of the data set")
+        check_fold(self.fold, self.num_folds)
         self.cases = self.find_cases(self.root)
         check_cases(self.cases, self.root)
         self.case_table = case_table(self.cases)
@@ -224,12 +225,6 @@ class CardiacDataModule(LightningDataModule):
             )
         stratum = table[self.stratify_by] if self.stratify_by else pd.Series("", table.index)
         strata = stratum.astype(str).groupby(table["patient_id"]).first()
-        if not 0 <= self.fold < self.num_folds:
-            raise UserError(
-                f"fold {self.fold} of {self.num_folds}",
-                where="data.fold",
-                fix=f"give a number from 0 to {self.num_folds - 1}",
-            )
         named = {str(patient): str(name) for patient, name in strata.items()}
         return make_splits(named, self.num_folds, self.split_seed, self.val_fraction)
 

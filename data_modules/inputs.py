@@ -9,8 +9,9 @@ from pydicom.errors import InvalidDicomError
 
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
+from data_modules.dicom import order_by_position
 from data_modules.manifest import TABLE, find_cases, split_frames
-from data_modules.readers import NIFTI, order_by_position
+from data_modules.readers import NIFTI
 
 _MASK_ENDS = ("_mask.nii", "_mask.nii.gz")
 

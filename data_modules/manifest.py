@@ -6,6 +6,8 @@ base to apex. A 4-D image is one case a phase.
 """
 
 import csv
+import io
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -24,6 +26,8 @@ from data_modules.readers import nifti_shape, read_mask
 TABLE = "cases.csv"
 REQUIRED = ("case_id", "patient_id", "image")
 OPTIONAL = ("mask", "phase", "sequence", "pathology", "centre", "vendor", "label")
+
+_log = logging.getLogger(__name__)
 
 
 class ManifestDataModule(CardiacDataModule):
@@ -55,12 +59,12 @@ def find_cases(root: Path) -> list[Case]:
     """
     table = root / TABLE if root.is_dir() else root
     cases = []
-    for number, row in enumerate(_rows(table), start=2):
+    for number, row in _rows(table):
         where = f"{table}, row {number}"
         mask = (_inside(table.parent, row["mask"], where),) if row.get("mask") else ()
         case = Case(
             case_id=_file_name(row["case_id"], where),
-            patient_id=row["patient_id"],
+            patient_id=_patient(row["patient_id"], where),
             image=(_inside(table.parent, row["image"], where),),
             mask=mask,
             phase=row.get("phase", ""),
@@ -75,10 +79,21 @@ def find_cases(root: Path) -> list[Case]:
 
 
 def split_frames(case: Case) -> list[Case]:
-    """Return one case a phase of a 4-D image, the case itself for a 3-D one."""
+    """Return one case a phase of a 4-D image, the case itself for a 3-D one.
+
+    Raises:
+        UserError: the mask of a 4-D image is not 4-D, or has another number of phases.
+    """
     shape = nifti_shape(case.image[0])
     if len(shape) < 4:
         return [case]
+    for mask in filter(None, case.mask):
+        if (found := nifti_shape(mask)) != shape:
+            raise UserError(
+                f"the mask of a cine has the shape {found}, its image {shape}",
+                where=str(mask),
+                fix="give a mask of every phase, or one row a phase with 3-D files",
+            )
     return [
         replace(case, case_id=f"{case.case_id}_ph{t:02d}", frame=t, phase=str(t))
         for t in range(shape[3])
@@ -114,9 +129,35 @@ def _write_nifti(path: Path, array: np.ndarray, study: CineStudy) -> None:
     sitk.WriteImage(image, str(path))
 
 
-def _rows(table: Path) -> list[dict[str, str]]:
+def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+    """Return the rows by column, each with its line in the file."""
+    text = _text(table)
+    head = text.partition("\n")[0]
+    delimiter = max(",;\t", key=head.count)
+    # strict: a quote that is never closed would swallow the rows after it
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    rows = []
     try:
-        text = table.read_text(encoding="utf-8-sig")
+        reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
+        _check_columns(columns, table)
+        for row in reader:
+            where = f"{table}, row {reader.line_num}"
+            if any(row.pop(None, [])):
+                raise UserError(
+                    f"more than {len(columns)} values", where=where, fix="quote what holds a comma"
+                )
+            rows.append((reader.line_num, {k: (v or "").strip() for k, v in row.items()}))
+    except csv.Error as error:
+        where = f"{table}, row {reader.line_num + 1}"  # where the row that does not end begins
+        raise UserError(f"is not CSV: {error}", where=where, fix="check its quotes") from error
+    if not rows:
+        raise UserError("the table has no row", where=str(table), fix="list at least one case")
+    return rows
+
+
+def _text(table: Path) -> str:
+    try:
+        text = table.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise UserError(
             f"no {TABLE} here", where=str(table.parent), fix="check `data.root`"
@@ -125,26 +166,24 @@ def _rows(table: Path) -> list[dict[str, str]]:
         raise UserError(
             f"cannot be read ({type(error).__name__})", where=str(table), fix="save it as UTF-8"
         ) from error
-    head = text.partition("\n")[0]
-    delimiter = max(",;\t", key=head.count)
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    columns = [name.strip() for name in reader.fieldnames or []]
-    _require_columns(columns, table)
-    reader.fieldnames = columns
-    rows = [{k: (v or "").strip() for k, v in row.items() if k} for row in reader]
-    if not rows:
-        raise UserError("the table has no row", where=str(table), fix="list at least one case")
-    return rows
+    if "\0" in text:
+        raise UserError("holds zero bytes", where=str(table), fix="save it as UTF-8")
+    return text
 
 
-def _require_columns(columns: list[str], table: Path) -> None:
+def _check_columns(columns: list[str], table: Path) -> None:
+    others = [name for name in columns if name not in {*REQUIRED, *OPTIONAL}]
     for wanted in REQUIRED:
-        if wanted in columns:
+        if columns.count(wanted) == 1:
             continue
-        others = [name for name in columns if name not in {*REQUIRED, *OPTIONAL}]
+        if wanted in columns:
+            raise UserError(f"two columns {wanted!r}", where=str(table), fix="rename one")
         near = get_close_matches(wanted, others, n=1, cutoff=0.5)
-        hint = f"rename {near[0]!r}" if near else f"the columns are {', '.join(columns)}"
+        hint = f"rename {near[0]!r}" if near else f"the columns are {', '.join(columns) or 'none'}"
         raise UserError(f"no column {wanted!r}", where=str(table), fix=hint)
+    for name in others:
+        if near := get_close_matches(name.lower(), set(OPTIONAL) - set(columns), n=1, cutoff=0.8):
+            _log.warning("%s: column %r is not read; %r would be", table, name, near[0])
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
@@ -159,19 +198,29 @@ def _inside(folder: Path, name: str, where: str) -> Path:
 
 
 def _file_name(case_id: str, where: str) -> str:
-    if not case_id or case_id.startswith(".") or set(case_id) & set('/\\:*?"<>|'):
+    if not case_id.isprintable() or case_id[:1] in {"", "."} or set(case_id) & set('/\\:*?"<>|'):
         raise UserError(
             f"case_id {case_id!r} cannot name a file", where=where, fix="use letters and digits"
         )
     return case_id
 
 
+def _patient(patient_id: str, where: str) -> str:
+    """Refuse an empty name: all rows without one would count as one patient."""
+    if not patient_id:
+        raise UserError("patient_id is empty", where=where, fix="name the patient")
+    return patient_id
+
+
 def _label(text: str, where: str) -> int:
     if not text:
         return UNLABELLED
     try:
-        return int(text)
-    except ValueError as error:
+        number = int(float(text))  # pandas writes 1.0 where other rows have no label
+        if number != float(text):
+            raise ValueError(text)
+        return number
+    except (ValueError, OverflowError) as error:
         raise UserError(
             f"label {text!r} is not a whole number", where=where, fix="number the classes from 0"
         ) from error

@@ -2,20 +2,19 @@
 
 import gzip
 import logging
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
-from pydicom.errors import InvalidDicomError
+from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from data_modules.damage import UNREADABLE, damaged
+from data_modules.dicom import read_slices
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
@@ -23,18 +22,6 @@ NIFTI = (".nii", ".nii.gz")
 
 _log = logging.getLogger(__name__)
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    zlib.error,
-    gzip.BadGzipFile,
-    nib.filebasedimages.ImageFileError,
-    nib.spatialimages.HeaderDataError,
-    nib.wrapstruct.WrapStructError,
-    InvalidDicomError,
-    UnidentifiedImageError,
-)
 
 
 def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
@@ -51,7 +38,11 @@ def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
         UserError: a file is absent, damaged or not what it should be; intensities are not finite.
     """
     first = files[0]
-    image = _read_nifti(first, frame) if first.name.endswith(NIFTI) else _read_dicom(files)
+    if first.name.endswith(NIFTI):
+        image = _read_nifti(first, frame)
+    else:
+        voxels, affine = read_slices(files)
+        image = _with_affine(sitk.GetImageFromArray(voxels), affine, first)
     _refuse_bad_numbers(image, first)
     return sitk.Cast(image, sitk.sitkFloat32)
 
@@ -124,25 +115,6 @@ def check_geometry(image: sitk.Image, mask: sitk.Image, where: Path) -> None:
             )
 
 
-def order_by_position(files: Sequence[Path]) -> list[Path]:
-    """Sort the DICOM slices of one volume from base to apex.
-
-    The apex of a heart in its usual place lies left, in front of and below its base: of the two
-    directions of the slice normal, the one nearer to LPS (1, -1, -1) points to it.
-
-    Args:
-        files: one slice each, any order.
-
-    Returns:
-        The same files.
-    """
-    headers = [_dicom_header(file) for file in files]
-    normal = _normal(headers[0])
-    towards_apex = normal * (1.0 if normal @ np.array([1.0, -1.0, -1.0]) >= 0 else -1.0)
-    positions = [float(_position(header) @ towards_apex) for header in headers]
-    return [files[k] for k in np.argsort(positions, kind="stable")]
-
-
 def nifti_shape(path: Path) -> tuple[int, ...]:
     """Return the shape that the header of a NIfTI file declares, without reading its voxels."""
     return tuple(int(n) for n in _load_nifti(path).shape)
@@ -177,12 +149,8 @@ def _load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
         raise UserError("no such file", where=str(path), fix="restore it or correct its row")
     try:
         return nib.nifti1.Nifti1Image.from_filename(path)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"is damaged or not NIfTI ({type(error).__name__})",
-            where=str(path),
-            fix="copy the file again from its source",
-        ) from error
+    except UNREADABLE as error:
+        raise damaged(path, "is damaged or not NIfTI", error) from error
 
 
 def _read_nifti(path: Path, frame: int | None) -> sitk.Image:
@@ -196,27 +164,40 @@ def _read_nifti(path: Path, frame: int | None) -> sitk.Image:
             fix="give 3-D masks to 3-D images and 4-D masks, or none, to 4-D images",
         )
     try:
+        _verify_gzip(path)
         voxels = np.asanyarray(file.dataobj if frame is None else file.dataobj[..., frame])
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
+        raise damaged(path, "is truncated or corrupt", error) from error
+    if voxels.dtype.kind not in "biuf":
         raise UserError(
-            f"is truncated or corrupt ({type(error).__name__})",
-            where=str(path),
-            fix="copy the file again from its source",
-        ) from error
+            f"holds {file.get_data_dtype()} voxels", where=str(path), fix="give one number a voxel"
+        )
     if voxels.ndim == 2:
         voxels = voxels[..., None]
-    if voxels.dtype.kind not in "iu" or voxels.dtype.itemsize > 4:
-        voxels = voxels.astype(np.float32)
+    wide = voxels.dtype.kind in "bf" or voxels.dtype.itemsize > 4
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
+        voxels = voxels.astype(np.float32 if wide else voxels.dtype.newbyteorder("="))
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
     return _with_affine(image, _RAS_TO_LPS @ _nifti_affine(file, path), path)
+
+
+def _verify_gzip(path: Path) -> None:
+    """Read to the end: nibabel stops before the checksum and would pass damaged voxels on."""
+    if path.suffix == ".gz":
+        with gzip.open(path) as file:
+            while file.read(1 << 22):
+                pass
 
 
 def _nifti_affine(file: nib.nifti1.Nifti1Image, path: Path) -> NDArray[np.float64]:
     """Return the affine in RAS, warning where the header holds two that disagree (P15)."""
     header = file.header
     if header["qform_code"] > 0 and header["sform_code"] > 0:
-        off = float(np.abs(file.get_qform() - file.get_sform()).max())
-        if off > TOLERANCE:
+        try:
+            off = float(np.abs(file.get_qform() - file.get_sform()).max())
+        except ValueError:  # a quaternion longer than one
+            off = float("nan")
+        if not off <= TOLERANCE:
             _log.warning("%s: qform and sform differ by %.4g; the sform is used", path.name, off)
     return np.asarray(file.affine, dtype=np.float64)
 
@@ -248,126 +229,17 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
     return image
 
 
-def _dicom(file: Path, pixels: bool) -> pydicom.Dataset:
-    if not file.is_file():
-        raise UserError("no such file", where=str(file), fix="restore it")
-    try:
-        return pydicom.dcmread(file, stop_before_pixels=not pixels)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"is damaged or not DICOM ({type(error).__name__})",
-            where=str(file),
-            fix="copy the file again from its source",
-        ) from error
-
-
-def _dicom_header(file: Path) -> pydicom.Dataset:
-    header = _dicom(file, pixels=False)
-    missing = [
-        key
-        for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-        if not header.get(key)
-    ]
-    if missing:
-        raise UserError(
-            f"lacks {', '.join(missing)}", where=str(file), fix="export it with its geometry"
-        )
-    return header
-
-
-def _read_dicom(files: Sequence[Path]) -> sitk.Image:
-    """Stack single-frame slices in the order given."""
-    headers = [_dicom_header(file) for file in files]
-    for file, header in zip(files, headers, strict=True):
-        _refuse_other_slice(header, headers[0], file)
-    stacked = np.stack([_dicom_pixels(file) for file in files])
-    row_axis, column_axis = _axes(headers[0])
-    row_spacing, column_spacing = map(float, headers[0].PixelSpacing)
-    step = _slice_step(headers)
-    affine = np.eye(4)
-    affine[:3, 0] = row_axis * column_spacing
-    affine[:3, 1] = column_axis * row_spacing
-    affine[:3, 2] = step
-    affine[:3, 3] = _position(headers[0])
-    return _with_affine(sitk.GetImageFromArray(stacked), affine, files[0])
-
-
-def _dicom_pixels(file: Path) -> NDArray[np.float32]:
-    dataset = _dicom(file, pixels=True)
-    try:
-        pixels = dataset.pixel_array.astype(np.float32)
-    except (*_UNREADABLE, AttributeError, RuntimeError) as error:
-        raise UserError(
-            f"has no readable pixels ({type(error).__name__})",
-            where=str(file),
-            fix="copy the file again from its source",
-        ) from error
-    if pixels.ndim != 2:
-        raise UserError(
-            f"has {pixels.shape[0]} frames or samples a pixel",
-            where=str(file),
-            fix="export one grey-scale file a slice and phase",
-        )
-    slope = float(dataset.get("RescaleSlope", 1) or 1)
-    return pixels * slope + float(dataset.get("RescaleIntercept", 0) or 0)
-
-
-def _refuse_other_slice(header: pydicom.Dataset, first: pydicom.Dataset, file: Path) -> None:
-    if (header.Rows, header.Columns) != (first.Rows, first.Columns):
-        raise UserError(
-            f"has {header.Columns} x {header.Rows} pixels, the first slice "
-            f"{first.Columns} x {first.Rows}",
-            where=str(file),
-            fix="remove it from the series",
-        )
-    for key in ("ImageOrientationPatient", "PixelSpacing"):
-        off = float(np.abs(np.subtract(header[key].value, first[key].value)).max())
-        if off > TOLERANCE:
-            raise UserError(
-                f"its {key} differs from that of the first slice by {off:.4g}",
-                where=str(file),
-                fix="remove it from the series",
-            )
-
-
-def _axes(header: pydicom.Dataset) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    cosines = np.asarray(header.ImageOrientationPatient, dtype=np.float64)
-    return cosines[:3], cosines[3:]
-
-
-def _normal(header: pydicom.Dataset) -> NDArray[np.float64]:
-    return np.cross(*_axes(header))
-
-
-def _position(header: pydicom.Dataset) -> NDArray[np.float64]:
-    return np.asarray(header.ImagePositionPatient, dtype=np.float64)
-
-
-def _slice_step(headers: Sequence[pydicom.Dataset]) -> NDArray[np.float64]:
-    """Return the vector from one slice to the next in mm, along the normal."""
-    normal = _normal(headers[0])
-    if len(headers) == 1:
-        header = headers[0]
-        thickness = header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0
-        return normal * float(thickness)
-    depths = [float(_position(header) @ normal) for header in headers]
-    return normal * float(np.median(np.diff(depths)))
-
-
 def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
     """Return class 1 where a PNG is not zero; `UNLABELLED` where there is none."""
     if file is None:
         return np.full(shape, UNLABELLED, dtype=np.int16)
     try:
         with Image.open(file) as picture:
-            pixels = np.asarray(picture)
-    except _UNREADABLE as error:
-        raise UserError(
-            f"is absent, damaged or not PNG ({type(error).__name__})",
-            where=str(file),
-            fix="copy the file again from its source",
-        ) from error
-    foreground = pixels > 0 if pixels.ndim == 2 else (pixels[..., :3] > 0).any(axis=2)
+            colours = [band != "A" for band in picture.getbands()]
+            pixels = np.atleast_3d(np.asarray(picture))
+    except UNREADABLE as error:
+        raise damaged(file, "is absent, damaged or not PNG", error) from error
+    foreground = (pixels[..., colours] > 0).any(axis=2)
     if foreground.shape != shape:
         raise UserError(
             f"the mask has {_times(foreground.shape[::-1])} pixels, "

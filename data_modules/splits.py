@@ -65,6 +65,20 @@ def make_splits(
     return splits
 
 
+def check_fold(fold: int, num_folds: int) -> None:
+    """Refuse a fold that does not exist; -1 would quietly be the last one.
+
+    Raises:
+        UserError: see above.
+    """
+    if not 0 <= fold < num_folds:
+        raise UserError(
+            f"fold {fold} of {num_folds}",
+            where="data.fold",
+            fix=f"choose from 0 to {num_folds - 1}",
+        )
+
+
 def digest(splits: Sequence[Split]) -> str:
     """Return the sha256 of all folds, the same on every machine."""
     text = json.dumps([asdict(split) for split in splits], sort_keys=True, separators=(",", ":"))

@@ -25,7 +25,8 @@ from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
-from data_modules.readers import order_by_position, read_mask
+from data_modules.dicom import order_by_position
+from data_modules.readers import read_mask
 
 _SHORT_AXIS = re.compile(r"_SA(\d+)_ph(\d+)\.dcm$")
 
@@ -74,6 +75,8 @@ def find_cases(root: Path) -> list[Case]:
 def _cases_of_patient(folder: Path) -> list[Case]:
     files: dict[int, dict[int, Path]] = defaultdict(dict)  # phase -> slice -> file
     for file in folder.iterdir():
+        if file.name.startswith("."):  # `._*`, which macOS leaves in archives, would shadow images
+            continue
         if found := _SHORT_AXIS.search(file.name):
             files[int(found[2])][int(found[1])] = file
     if not files:

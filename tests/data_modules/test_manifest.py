@@ -59,6 +59,11 @@ def test_tables_as_spreadsheets_write_them(root, rewrite):
         ("patient_id", "pateint_id", r"no column 'patient_id'; rename 'pateint_id'"),
         ("DET0000201_ph01_mask", "gone_mask", r"row 3: no file 'gone_mask\.nii\.gz'"),
         ("DET0000201_ph01_mask", "../x", r"row 3: '\.\./x\.nii\.gz' leads out of the data folder"),
+        ("ph01,DET0000201,", "ph01,,", r"row 3: patient_id is empty; name the patient"),
+        ("normal,DET0000201_ph01", "a,b,DET0000201_ph01", r"row 3: more than 6 values; quote"),
+        ("normal,DET0000201_ph01", '"normal,DET0000201_ph01', r"row 3: is not CSV: .*quotes"),
+        ("phase,", "image,", r"two columns 'image'; rename one"),
+        ("normal", "a\0b", r"holds zero bytes; save it as UTF-8"),
         ("DET0000201_ph02,", "a/b,", r"row 4: case_id 'a/b' cannot name a file"),
     ],
 )
@@ -76,6 +81,32 @@ def test_an_empty_table_and_a_missing_one(root):
     table.unlink()
     with pytest.raises(UserError, match=r"no cases\.csv here; check `data\.root`"):
         find_cases(root)
+
+
+def test_rows_are_counted_as_the_file_has_them(root):
+    edit(root, "DET0000201_ph01,DET", "\nDET0000201_ph01,DET")  # a blank line before it
+    edit(root, "DET0000201_ph01_mask", "gone_mask")
+    with pytest.raises(UserError, match="row 4: no file 'gone_mask"):
+        find_cases(root)
+
+
+@pytest.mark.parametrize("name", ["Mask", "masks"])
+def test_an_optional_column_that_is_misspelt_is_named(root, caplog, name):
+    edit(root, ",mask", f",{name}")
+    assert {case.mask for case in find_cases(root)} == {()}
+    assert f"column '{name}' is not read; 'mask' would be" in caplog.text
+
+
+def test_other_columns_are_left_alone(root, caplog):
+    edit(root, "pathology", "n_slices")
+    find_cases(root)
+    assert not caplog.text
+
+
+def test_labels_as_pandas_writes_them(root):
+    edit(root, "pathology", "label")
+    edit(root, "normal", "1.0")
+    assert {case.label for case in find_cases(root)} == {1}
 
 
 def test_a_label_must_be_a_number(root):
@@ -100,3 +131,12 @@ def test_a_cine_file_is_one_case_a_phase(tmp_path, studies):
     ]
     image = read_volume(cases[2].image, cases[2].frame)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), studies[0].image[2])
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 2), (5, 4, 2, 2)], ids=["3-D", "fewer phases"])
+def test_the_mask_of_a_cine_has_its_shape(tmp_path, shape):
+    nib.Nifti1Image(np.ones((5, 4, 2, 3), np.int16), np.eye(4)).to_filename(tmp_path / "i.nii")
+    nib.Nifti1Image(np.ones(shape, np.uint8), np.eye(4)).to_filename(tmp_path / "m.nii")
+    (tmp_path / "cases.csv").write_text("case_id,patient_id,image,mask\nc,p,i.nii,m.nii\n")
+    with pytest.raises(UserError, match=r"m\.nii: the mask of a cine has the shape .*; give a"):
+        find_cases(tmp_path)

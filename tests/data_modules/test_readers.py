@@ -1,5 +1,6 @@
 """Readers: true geometry against nibabel and SimpleITK, and one line for each damaged file."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel as nib
@@ -9,9 +10,12 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
+from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
-from data_modules.readers import order_by_position, read_mask, read_volume, write_mask
+from data_modules.dicom import order_by_position
+from data_modules.readers import read_mask, read_volume, write_mask
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MYOCARDIUM = {"myocardium": 1}
@@ -73,6 +77,37 @@ def test_scaling_of_the_header_is_applied(tmp_path):
     )
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_either_byte_order_is_read(tmp_path, order):
+    voxels = ring().astype(f"{order}i2") * 300
+    header = nib.Nifti1Header(endianness=order)
+    header.set_data_dtype(voxels.dtype)
+    nib.Nifti1Image(voxels, np.eye(4), header).to_filename(tmp_path / "a.nii")
+    read = sitk.GetArrayFromImage(read_volume([tmp_path / "a.nii"]))
+    np.testing.assert_array_equal(read, voxels.T)
+
+
+def test_a_qform_that_is_no_rotation_is_passed_over(tmp_path, caplog):
+    image = nib.Nifti1Image(ring(), np.diag([1.3, 1.4, 8, 1]))
+    image.header["qform_code"], image.header["quatern_b"], image.header["quatern_c"] = 1, 0.9, 0.9
+    image.to_filename(tmp_path / "a.nii.gz")
+    assert read_volume([tmp_path / "a.nii.gz"]).GetSpacing() == pytest.approx((1.3, 1.4, 8))
+    assert "the sform is used" in caplog.text
+
+
+@given(st.lists(st.tuples(st.integers(0, 347), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=100, deadline=None)
+@pytest.mark.filterwarnings("ignore")
+def test_no_damage_of_a_header_gives_a_traceback(tmp_path_factory, changes):
+    path = save(tmp_path_factory.mktemp("fuzz") / "a.nii", ring())
+    content = bytearray(path.read_bytes())
+    for position, value in changes:
+        content[position] = value
+    path.write_bytes(content)
+    with suppress(UserError):
+        read_volume([path])
+
+
 def test_two_affines_that_disagree_are_named(tmp_path, caplog):
     image = nib.Nifti1Image(ring(), np.diag([1.3, 1.4, 8, 1]))
     image.set_qform(np.diag([1.5, 1.4, 8, 1]), code=1)
@@ -98,9 +133,23 @@ def with_nan():
     return voxels
 
 
+def flip_a_byte(path):
+    """Damage that deflate does not notice, only the checksum does."""
+    save(path, np.random.default_rng(0).integers(0, 900, (30, 30, 9)).astype(np.int16))
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = b"\xff" * 40
+    path.write_bytes(content)
+
+
 DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:9000]),
     "corrupt": lambda path: path.write_bytes(path.read_bytes()[:200] + b"\xff" * 999),
+    "checksum": lambda path: path.write_bytes(path.read_bytes()[:-8] + b"\0" * 8),
+    "one bad byte": flip_a_byte,
+    "complex": lambda path: save(path, np.ones((4, 3, 2), np.complex64)),
+    "colours": lambda path: save(path, np.ones((4, 3, 2), [(c, "u1") for c in "RGB"])),
+    "too large": lambda path: save(path, np.full((4, 3, 2), 1e200)),
     "not gzip": lambda path: path.write_bytes(b"hello"),
     "empty": lambda path: path.write_bytes(b""),
     "NaN": lambda path: save(path, with_nan()),
@@ -120,6 +169,11 @@ def damaged(tmp_path, name):
     [
         ("truncated", "truncated or corrupt"),
         ("corrupt", "corrupt|damaged"),
+        ("checksum", "truncated or corrupt"),
+        ("one bad byte", "truncated or corrupt"),
+        ("complex", "holds complex64 voxels; give one number a voxel"),
+        ("colours", "give one number a voxel"),
+        ("too large", "has 24 voxels that are NaN or infinite"),
         ("not gzip", "damaged or not NIfTI"),
         ("empty", "damaged or not NIfTI"),
         ("NaN", r"has 1 voxels that are NaN or infinite, in slices \[2\]"),
@@ -158,6 +212,16 @@ def test_a_mask_in_place_by_less_than_the_tolerance_is_taken(tmp_path):
     mask = read_mask([save(tmp_path / "mask.nii.gz", ring(), affine)], image, MYOCARDIUM)
     assert mask.GetOrigin() == image.GetOrigin()
     np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), ring().transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "I;16"])
+def test_a_png_of_any_kind_is_foreground_where_it_is_not_black(tmp_path, mode):
+    drawn = Image.fromarray((ring()[..., 0] > 0).astype(np.uint8) * 255)
+    drawn.convert(mode).save(tmp_path / "a.png")
+    like = sitk.Image(10, 12, 2, sitk.sitkFloat32)
+    mask = sitk.GetArrayFromImage(read_mask([tmp_path / "a.png", None], like, MYOCARDIUM))
+    np.testing.assert_array_equal(mask[0], ring()[..., 0])
+    assert (mask[1] == UNLABELLED).all()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not beside this checkout")

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cardiac_mtl.errors import UserError
-from data_modules.splits import digest, make_splits, save_splits
+from data_modules.splits import check_fold, digest, make_splits, save_splits
 
 PINNED = "c53a23c718f968b2ccaa52961e0d4632389032e145361c7214910af2a444593c"
 
@@ -80,3 +80,14 @@ def test_saved_with_hash_and_folds(tmp_path):
 def test_too_few_patients_or_folds_are_refused(patients, folds):
     with pytest.raises(UserError, match=r"data\.num_folds"):
         make_splits({f"p{n}": "" for n in range(patients)}, folds)
+
+
+@pytest.mark.parametrize("fold", [7, 5, -1])
+def test_a_fold_that_does_not_exist_is_refused(fold):
+    with pytest.raises(UserError, match=rf"data\.fold: fold {fold} of 5; choose from 0 to 4"):
+        check_fold(fold, 5)
+
+
+@pytest.mark.parametrize("fold", [0, 4])
+def test_the_first_and_the_last_fold_exist(fold):
+    check_fold(fold, 5)

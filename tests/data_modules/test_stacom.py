@@ -125,3 +125,68 @@ def test_a_file_that_is_not_dicom_names_itself(lvsc):
     (lvsc / "Training" / "DET0000101" / "DET0000101_SA3_ph0.dcm").write_bytes(b"not an image")
     with pytest.raises(UserError, match=r"SA3_ph0\.dcm: is damaged or not DICOM"):
         read(find_cases(lvsc)[0])
+
+
+def test_files_that_macos_leaves_in_archives_do_not_shadow_images(lvsc):
+    expected = find_cases(lvsc)
+    for file in (lvsc / "Training" / "DET0000101").glob("*.dcm"):
+        file.with_name(f"._{file.name}").write_bytes(b"Mac OS X")
+    assert find_cases(lvsc) == expected
+
+
+def test_a_missing_slice_leaves_the_spacing_and_is_named(lvsc, caplog):
+    (lvsc / "Training" / "DET0000101" / "DET0000101_SA2_ph0.dcm").unlink()
+    image, _ = read(find_cases(lvsc)[0])
+    assert image.GetSize() == (24, 20, 3)
+    assert image.GetSpacing() == pytest.approx((1.4, 1.6, 8.0))
+    assert "slices 8 mm apart, one step is off by 8: is a slice missing?" in caplog.text
+
+
+@pytest.mark.parametrize("order", [[0, 0, 1, 2], [0, 2, 1, 3], [0, 0]])
+def test_a_slice_twice_or_out_of_order_is_refused(lvsc, order):
+    files = find_cases(lvsc)[0].image
+    with pytest.raises(UserError, match=r"SA0_ph0\.dcm: .*twice at one place or out of order"):
+        read_volume([files[k] for k in order])
+
+
+def test_slices_against_their_normal_keep_their_positions(lvsc):
+    files = find_cases(lvsc)[0].image[::-1]
+    image = read_volume(files)
+    for k, file in enumerate(files):
+        position = pydicom.dcmread(file).ImagePositionPatient
+        np.testing.assert_allclose(
+            image.TransformIndexToPhysicalPoint((0, 0, k)), position, atol=1e-3
+        )
+
+
+def rewritten(lvsc, **values):
+    file = lvsc / "Training" / "DET0000101" / "DET0000101_SA1_ph0.dcm"
+    image = pydicom.dcmread(file)
+    for key, value in values.items():
+        setattr(image, key, value)
+        if value is None:
+            delattr(image, key)
+    image.save_as(file)
+    return find_cases(lvsc)[0]
+
+
+def test_rescaling_is_applied(lvsc, studies):
+    image, _ = read(rewritten(lvsc, RescaleSlope="2.5", RescaleIntercept="-7"))
+    expected = studies[1].image[0, 1] * 2.5 - 7
+    np.testing.assert_allclose(sitk.GetArrayFromImage(image)[1], expected)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"PixelSpacing": None}, "lacks PixelSpacing; export it with its geometry"),
+        ({"PixelSpacing": [1.6, 1.5]}, "spacing differs from that of the first slice by 0.1;"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "its orientation differs"),
+        ({"ImageOrientationPatient": [1, 0, 0]}, "has a damaged header"),
+        ({"Rows": None}, "has a damaged header"),
+        ({"PixelData": b"short"}, "has no readable pixels"),
+    ],
+)
+def test_a_slice_that_does_not_fit_its_series_names_its_file(lvsc, values, message):
+    with pytest.raises(UserError, match=rf"SA1_ph0\.dcm: .*{message}"):
+        read_volume(rewritten(lvsc, **values).image)
