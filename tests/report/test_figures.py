@@ -1,0 +1,63 @@
+"""Pictures: both contours are there, where the masks are, in colours that differ."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
+
+from cardiac_mtl.report.figures import PREDICTED, REFERENCE, curves, overlay
+
+
+def draw(path, predicted_shift=0, slices=5, predicted=True):
+    mask = np.zeros((slices, 64, 48), np.int8)
+    mask[:, 20:40, 12:30] = 1
+    found = np.roll(mask, predicted_shift, axis=2).astype(np.uint8) if predicted else None
+    image = np.random.default_rng(0).normal(size=mask.shape).astype(np.float32)
+    overlay(path, image, mask, found, (8.0, 1.5, 1.5), title="a case", subtitle="a line")
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def pixels_of(colour, picture):
+    target = np.round(np.array(to_rgb(colour)) * 255)
+    return int((np.abs(picture - target).sum(axis=2) < 40).sum())
+
+
+def test_both_contours_are_drawn(tmp_path):
+    picture = draw(tmp_path / "a.png", predicted_shift=4)
+    assert pixels_of(REFERENCE, picture) > 1000
+    assert pixels_of(PREDICTED, picture) > 500
+    assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_without_prediction_there_is_one_contour(tmp_path):
+    picture = draw(tmp_path / "a.png", predicted=False)
+    assert pixels_of(REFERENCE, picture) > 1000
+    assert pixels_of(PREDICTED, picture) == 0
+
+
+@pytest.mark.parametrize(("slices", "columns", "rows"), [(1, 1, 1), (3, 3, 1), (20, 4, 3)])
+def test_the_grid_fits_the_number_of_slices(tmp_path, slices, columns, rows):
+    height, width, _ = draw(tmp_path / "a.png", slices=slices).shape
+    assert width == pytest.approx(2.6 * columns * 110, abs=3)
+    assert height == pytest.approx((2.6 * rows + 0.9) * 110, abs=3)
+
+
+def test_curves_draw_what_there_is(tmp_path):
+    metrics = pd.DataFrame(
+        {
+            "epoch": [0, 0, 1, 1],
+            "step": [5, 5, 10, 10],
+            "train/loss/mask": [None, 0.5, None, 0.3],
+            "val/loss/mask": [0.6, None, 0.4, None],
+            "val/dice_vol": [0.3, None, 0.7, None],
+            "weight/mask": [1.0, None, 2.0, None],
+        }
+    )
+    curves(tmp_path / "curves.png", metrics)
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.size[0] > 1000
+    curves(tmp_path / "less.png", metrics[["epoch", "val/dice_vol"]])
+    with Image.open(tmp_path / "less.png") as picture:
+        assert picture.size[0] < 600

@@ -1,0 +1,66 @@
+"""The table of results: failures stand beside every mean."""
+
+import math
+
+import pandas as pd
+import pytest
+
+from cardiac_mtl.report.tables import summary, to_markdown, to_text
+
+
+@pytest.fixture
+def rows():
+    cases = pd.DataFrame(
+        {
+            "case_id": ["a", "b", "c", "d"],
+            "label": ["myocardium"] * 4,
+            "cardiac_phase": ["ED", "ES", "ED", "ED"],
+            "state": ["ok", "ok", "missed", "both_empty"],
+            "dice": [0.9, 0.7, 0.0, math.nan],
+            "jaccard": [0.8, 0.5, 0.0, math.nan],
+            "msd_mm": [1.0, 2.0, 300.0, math.nan],
+            "hd_mm": [5.0, 9.0, 300.0, math.nan],
+            "protocol": ["honest"] * 4,
+        }
+    )
+    slices = pd.DataFrame(
+        {
+            "case_id": ["a", "a", "b"],
+            "label": ["myocardium"] * 3,
+            "reference_area_mm2": [100.0, 0.0, 200.0],
+            "area_error_mm2": [10.0, 999.0, 30.0],
+            "regressed_area_error_mm2": [math.nan] * 3,
+        }
+    )
+    return cases, slices
+
+
+def test_means_include_misses_and_leave_out_what_is_empty_in_both(rows):
+    table = summary(*rows).set_index("phase")
+    whole = table.loc["all"]
+    assert (whole["n"], whole["n_missed"], whole["n_both_empty"]) == (4, 1, 1)
+    assert whole["dice_mean"] == pytest.approx(1.6 / 3)
+    assert whole["dice_mean_without_misses"] == pytest.approx(0.8)
+    assert whole["hd_mm_worst"] == 300.0
+    assert table.index.tolist() == ["ED", "ES", "all"]
+
+
+def test_areas_are_averaged_over_slices_that_hold_the_label(rows):
+    row = summary(*rows).set_index("phase").loc["all"]
+    assert row["n_slices"] == 2
+    assert row["segmented_area_error_mm2_mean"] == pytest.approx(20.0)
+    assert math.isnan(row["regressed_area_error_mm2_mean"])
+
+
+def test_both_layouts_show_counts_and_no_empty_column(rows):
+    for layout in (to_text, to_markdown):
+        shown = layout(summary(*rows))
+        assert "4 (1/0/1)" in shown
+        assert "0.533" in shown
+        assert "regressed" not in shown
+        assert "selected on validation patients" in shown
+
+
+def test_an_optimistic_run_says_so(rows):
+    cases, slices = rows
+    assert "OPTIMISTIC" in to_text(summary(cases.assign(protocol="paper_optimistic"), slices))

@@ -1,0 +1,48 @@
+"""What `pip install` delivers is what the repository holds."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_wheel_holds_every_module_and_experiment(tmp_path):
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True, cwd=ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    shipped = set(zipfile.ZipFile(wheel).namelist())
+    sources = {
+        path.relative_to(ROOT).as_posix()
+        for package in ("cardiac_mtl", "data_modules")
+        for path in (ROOT / package).rglob("*")
+        if path.suffix in {".py", ".typed"}
+    }
+    experiments = {
+        f"cardiac_mtl/{path.relative_to(ROOT).as_posix()}"
+        for path in (ROOT / "experiments").rglob("*.yaml")
+    }
+    assert sources | experiments <= shipped
+
+
+def test_a_bare_name_works_from_the_wheel_away_from_a_checkout(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, check=True, capture_output=True, cwd=ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    code = (
+        "import cardiac_mtl; from cardiac_mtl.catalogue import find_config; "
+        "print(find_config('mtn_uncertainty'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert done.stdout.strip() == str(
+        tmp_path / "site" / "cardiac_mtl" / "experiments" / "mtn_uncertainty.yaml"
+    )
