@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from types import ModuleType
 
 from cardiac_mtl.errors import UserError
 
@@ -48,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _module(command: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _module(command: str) -> ModuleType:
     if command not in COMMANDS:
         near = get_close_matches(command, COMMANDS, n=1)
         raise UserError(

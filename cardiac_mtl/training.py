@@ -116,6 +116,7 @@ class CardiacCLI(LightningCLI):
         config = self._config_of_command()
         phantom_if_no_root(config.data)
         refuse_dishonest_monitor(config)
+        self.kept = self._config_to_keep()
         self.protocol = OPTIMISTIC if config.data.init_args.paper_protocol else HONEST
         if self.subcommand == "fit":
             self.run_directory = new_run_directory(
@@ -123,8 +124,9 @@ class CardiacCLI(LightningCLI):
                 config.experiment,
                 data_class(config.data).name_of(config.data.init_args.root),
                 f"fold{config.data.init_args.fold}-seed{config.seed_everything}",
-                config_digest(self._config_to_keep()),
+                config_digest(self.kept),
             )
+            _save_in(self.run_directory, config.trainer.logger)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -152,7 +154,7 @@ class CardiacCLI(LightningCLI):
         }
         self.run_directory.mkdir(parents=True)
         (self.run_directory / CONFIG).write_text(
-            yaml.safe_dump(self._config_to_keep(), sort_keys=False), encoding="utf-8"
+            yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
         )
         self.datamodule.save_splits(self.run_directory / "splits.json")
         self._note(status="running")
@@ -256,9 +258,16 @@ class CardiacCLI(LightningCLI):
 
     def _config_to_keep(self) -> dict[str, Any]:
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
-        self.__dict__.pop("config_dump", None)
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
+
+
+def _save_in(run_directory: Path, loggers: Any) -> None:  # noqa: ANN401 - Lightning's own union
+    """Have configured loggers write into the run directory where they were told no other place."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        settings = logger.init_args if isinstance(logger, Namespace) else {}
+        if "save_dir" in settings and settings["save_dir"] in {None, "."}:
+            settings["save_dir"] = str(run_directory)
 
 
 def _words_of_run(words: list[str]) -> tuple[list[str], Path]:

@@ -204,6 +204,27 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     assert line
 
 
+def test_a_loss_that_is_no_number_stops_the_run_and_says_which(hearts, tmp_path, capsys):
+    more = ["--config", "manifest", "--model.optimizer.lr", "1e30"]
+    assert fit(hearts, tmp_path, *more, "--trainer.limit_train_batches", "6") == 2
+    assert "the loss of" in capsys.readouterr().err
+    (identity,) = tmp_path.rglob(IDENTITY)
+    assert json.loads(identity.read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("logger", ["wandb", "tensorboard"])
+def test_other_loggers_write_into_the_run_directory(hearts, tmp_path, monkeypatch, logger):
+    monkeypatch.chdir(tmp_path)
+    more = ["--config", "manifest", "--config", f"loggers/{logger}"]
+    assert fit(hearts, tmp_path / "runs", *more) == 0
+    (identity,) = tmp_path.rglob(IDENTITY)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert (identity.parent / "metrics.csv").is_file()
+    assert list(identity.parent.rglob("offline-run-*" if logger == "wandb" else "events.out.*"))
+    kept = yaml.safe_load((identity.parent / CONFIG).read_text())
+    assert kept["trainer"]["logger"]["init_args"]["save_dir"] in {None, "."}
+
+
 def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
     assert main(["test"]) == 2
     assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err

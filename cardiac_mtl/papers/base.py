@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.running import RunningScores
 from cardiac_mtl.losses import TaskLoss
 from cardiac_mtl.weighting import Weighting
@@ -81,6 +82,19 @@ class Paper(LightningModule):
         total = self.weighting(losses)
         self.log_losses("train", losses, total, batch)
         return total
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        # P49: what follows a loss that is no number would be noise
+        losses = {task: f"train/loss/{task}" for task in self.weighting.tasks}
+        metrics = self.trainer.callback_metrics
+        lost = [t for t, name in losses.items() if name in metrics and not metrics[name].isfinite()]
+        if lost:
+            raise UserError(
+                f"the loss of {', '.join(lost)} is not finite",
+                where=f"epoch {self.current_epoch + 1}",
+                fix="lower the learning rate, or look at the data with `cardiac-mtl check`",
+            )
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
