@@ -190,9 +190,10 @@ class CardiacCLI(LightningCLI):
         self._set_up_data(str(self.subcommand))
         path = self.run_directory / BEST
         checkpoint = read_checkpoint(path)
-        if checkpoint[PROVENANCE]["split_sha256"] != self.datamodule.split_sha256:
+        trained, data = checkpoint[PROVENANCE], self.datamodule
+        if (trained["split_sha256"], trained["fold"]) != (data.split_sha256, data.fold):
             raise UserError(
-                "the folds are not those of its training, so test patients may have trained it",
+                "the fold is not that of its training, so test patients may have trained it",
                 where=str(path),
                 fix="restore the data of that time, or use `cardiac-mtl predict` for other data",
             )

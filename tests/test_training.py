@@ -237,9 +237,10 @@ def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
     assert "best.ckpt: is not a readable checkpoint" in capsys.readouterr().err
 
 
-def test_other_folds_than_those_of_training_are_refused(run, capsys):
-    assert main(["test", "--run", str(run), "--data.split_seed", "5"]) == 2
-    assert "the folds are not those of its training" in capsys.readouterr().err
+@pytest.mark.parametrize("other", [["--data.split_seed", "5"], ["--data.fold", "1"]])
+def test_another_fold_than_that_of_training_is_refused(run, capsys, other):
+    assert main(["test", "--run", str(run), *other]) == 2
+    assert "the fold is not that of its training" in capsys.readouterr().err
 
 
 def test_check_is_clean_on_phantoms_and_names_a_planted_fault(hearts, tmp_path, capsys):
