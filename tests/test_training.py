@@ -54,6 +54,17 @@ def test_the_configuration_is_whole_and_runs_again(run, tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_a_checkpoint_overrides_no_setting_and_is_not_kept_in_the_configuration(run, tmp_path):
+    words = ["fit", "--config", str(run / CONFIG), "--ckpt_path", str(run / LAST)]
+    more = ["--model.weighting_lr_factor", "7", "--trainer.max_epochs", "2"]
+    assert main([*words, *more, "--run_root", str(tmp_path)]) == 0
+    (kept,) = tmp_path.rglob(CONFIG)
+    again = yaml.safe_load(kept.read_text())
+    assert again["model"]["init_args"]["weighting_lr_factor"] == 7
+    assert "ckpt_path" not in again
+    assert json.loads((kept.parent / IDENTITY).read_text())["epochs"] == 2
+
+
 def test_the_checkpoint_holds_plain_values_and_its_origin(run):
     checkpoint = torch.load(run / BEST, weights_only=True)
     assert checkpoint[PROVENANCE]["selected_on"] == "val"

@@ -2,7 +2,8 @@
 
 Columns of `cases.csv`: case_id, patient_id, phase, cardiac_phase, pathology, centre, vendor, label,
 state, dice, jaccard, msd_mm, msd_voxels, hd_mm, volume_ml, reference_volume_ml, slices,
-slices_annotated, protocol.
+slices_annotated, area_error_mm2 and regressed_area_error_mm2 (means over the slices that hold the
+label), protocol.
 Columns of `slices.csv`: case_id, patient_id, phase, cardiac_phase, slice, region, label, state,
 dice, jaccard, msd_mm, hd_mm (both in plane), area_mm2, reference_area_mm2, area_error_mm2,
 regressed_area_mm2, regressed_area_error_mm2, protocol.
@@ -71,13 +72,20 @@ def score(
             regressed = area_column if position == 0 else None
             slices += _slice_rows(case, info, known, label, value, regressed)
             volumes.append(_case_row(case, info, known, label, value))
-    frames = pd.DataFrame(slices), pd.DataFrame(volumes)
+    frames = pd.DataFrame(slices), _with_area_errors(pd.DataFrame(volumes), pd.DataFrame(slices))
     names = {patient: name_phases(phases) for patient, phases in cavities.items()}
     for frame in frames:
         keys = zip(frame["patient_id"], frame["phase"], strict=True)
         frame.insert(3, "cardiac_phase", [names[patient][phase] for patient, phase in keys])
         frame["protocol"] = protocol
     return frames
+
+
+def _with_area_errors(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
+    keys, columns = ["case_id", "label"], ["area_error_mm2", "regressed_area_error_mm2"]
+    bearing = slices[slices["reference_area_mm2"] > 0]
+    means = bearing.groupby(keys, as_index=False)[columns].mean()
+    return cases.merge(means, on=keys, how="left")
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

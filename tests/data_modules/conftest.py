@@ -36,5 +36,11 @@ def study(patient_id, phases=3, slices=4, shape=(20, 24), seed=0):
 
 
 @pytest.fixture(scope="session")
+def make_study():
+    """Return the maker of studies: patient, phases, slices, shape, seed."""
+    return study
+
+
+@pytest.fixture(scope="session")
 def studies():
     return [study("DET0000201", seed=1), study("DET0000101", seed=2)]

@@ -44,6 +44,8 @@ def test_a_perfect_prediction(table, make_batch):
     assert slices["area_mm2"].tolist() == pytest.approx([AREA] * 3)
     assert slices["area_error_mm2"].tolist() == [0.0] * 3
     assert slices["regressed_area_error_mm2"].tolist() == pytest.approx([10.0] * 3)
+    assert row["area_error_mm2"] == 0.0
+    assert row["regressed_area_error_mm2"] == pytest.approx(10.0)
     assert slices["region"].tolist() == ["basal", "mid", "apical"]
     assert set(slices["protocol"]) == {"honest"}
 

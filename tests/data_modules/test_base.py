@@ -1,0 +1,146 @@
+"""The data module and its store: parts, content keys, and streams of chance (P10, P12, P13, P14)."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.errors import UserError
+from data_modules.augment import Augmentation
+from data_modules.manifest import ManifestDataModule, write_layout
+from data_modules.store import open_store
+
+
+@pytest.fixture
+def root(tmp_path, make_study):
+    write_layout(tmp_path / "hearts", [make_study(f"p{n}", phases=2, seed=n) for n in range(8)])
+    return tmp_path / "hearts"
+
+
+def module(root, **settings):
+    data = ManifestDataModule(
+        root, matrix=(32, 32), cache_dir=root.parent / "cache", num_folds=4, **settings
+    )
+    data.setup("fit")
+    return data
+
+
+def patients(data, loader):
+    rows = torch.cat([batch["case"] for batch in loader])
+    return set(data.case_table["patient_id"].iloc[rows.numpy()])
+
+
+def stores(root):
+    return sorted(path.name for path in (root.parent / "cache" / "prepared").iterdir())
+
+
+def test_the_parts_hold_the_patients_of_the_split_and_no_other(root):
+    data = module(root)
+    loaders = (data.train_dataloader(), data.val_dataloader(), data.test_dataloader())
+    found = [patients(data, loader) for loader in loaders]
+    assert found == [set(part) for part in (data.split.train, data.split.val, data.split.test)]
+    assert sum(map(len, found)) == 8
+
+
+def test_the_paper_protocol_trains_on_all_and_selects_on_test(root):
+    data = module(root, paper_protocol=True)
+    assert patients(data, data.val_dataloader()) == set(data.split.test)
+    assert patients(data, data.train_dataloader()) == set(data.split.train) | set(data.split.val)
+
+
+def test_an_epoch_holds_each_slice_and_its_copies(root):
+    data = module(root, copies=2)
+    count = sum(len(batch["case"]) for batch in data.train_dataloader())
+    assert count == 3 * len(data.split.train) * 2 * 4
+
+
+def test_a_batch_keeps_the_contract(root):
+    data = module(root)
+    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    assert {key: value.dtype for key, value in batch.items()} == {
+        "image": torch.float32,
+        "mask": torch.int64,
+        "spacing": torch.float32,
+        "case": torch.int64,
+        "slice": torch.int64,
+        "indices": torch.float32,
+        "label": torch.int64,
+    }
+    ring = (batch["mask"][0] == 1).sum() * 1.5625**2
+    assert float(batch["indices"][0, 0]) == pytest.approx(float(ring))
+    torch.testing.assert_close(batch["spacing"][0], torch.tensor([8.0, 1.5625, 1.5625]))
+    assert batch["image"].shape[1:] == (1, 32, 32)
+
+
+def test_areas_follow_the_transformed_mask(root):
+    data = module(root, augmentation=Augmentation(probability=1.0, translation=0.5))
+    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)
+    before = next(iter(data.val_dataloader()))
+    still = data.indices_of(before["mask"], before["spacing"])
+    batch = data.on_after_batch_transfer(before, 0)
+    expected = (batch["mask"] == 1).sum((1, 2)) * 1.5625**2
+    torch.testing.assert_close(batch["indices"][:, 0], expected)
+    assert not torch.equal(batch["indices"], still)
+
+
+def test_slices_without_annotation_have_no_area():
+    mask = torch.full((1, 4, 4), UNLABELLED)
+    assert ManifestDataModule().indices_of(mask, torch.ones(1, 3)).isnan().all()
+
+
+def test_chance_differs_by_epoch_and_rank_and_repeats_with_the_seed(root):
+    def draws(epoch, rank, seed):
+        torch.manual_seed(seed)
+        data = module(root)
+        data.trainer = SimpleNamespace(training=True, current_epoch=epoch, global_rank=rank)
+        image, mask = torch.rand(1, 1, 32, 32, generator=torch.Generator()), torch.ones(1, 32, 32)
+        return data._augment(image, mask.long())[0]
+
+    settings = [(e, r, s) for e in (0, 1) for r in (0, 1) for s in (0, 1)]
+    images = [draws(*one) for one in settings]
+    again = [draws(*one) for one in settings]
+    assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
+    data = ManifestDataModule()
+    seen = set()
+    for epoch, rank, seed in settings:
+        torch.manual_seed(seed)
+        data.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+        data._epoch_drawn = -1
+        data._seed_epoch()
+        seen.add(data._generator.initial_seed())
+    assert len(seen) == len(settings)
+
+
+def test_the_store_is_made_once_and_read_from_disk(root):
+    first, second = module(root), module(root)
+    assert len(stores(root)) == 1
+    assert isinstance(second.store.image, np.memmap)
+    np.testing.assert_array_equal(first.store.image, second.store.image)
+
+
+def test_other_content_or_settings_make_another_store(root):
+    module(root)
+    module(root, fold=1, batch_size=3)
+    assert len(stores(root)) == 1
+    module(root, spacing_mm=2.0)
+    assert len(stores(root)) == 2
+    images = sorted(root.glob("*_image.nii.gz"))
+    images[0].write_bytes(images[-1].read_bytes())  # the same name, another content
+    module(root, spacing_mm=2.0)
+    assert len(stores(root)) == 3
+
+
+def test_a_preparation_that_fails_leaves_nothing_that_looks_whole(tmp_path):
+    def fail(_):
+        raise UserError("planted", where="here", fix="none")
+
+    with pytest.raises(UserError, match="planted"):
+        open_store(tmp_path / "store", [None], fail)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_column_that_is_not_there_is_named(root):
+    with pytest.raises(UserError, match=r"no column 'colour' .* choose from case_id"):
+        module(root, stratify_by="colour")
