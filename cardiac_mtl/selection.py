@@ -11,7 +11,7 @@ from typing_extensions import override
 
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.runs import BEST, PROVENANCE
+from cardiac_mtl.runs import BEST, LAST, PROVENANCE
 
 
 def refuse_dishonest_monitor(config: Namespace) -> None:
@@ -36,7 +36,7 @@ def refuse_dishonest_monitor(config: Namespace) -> None:
 
 
 def best_checkpoint(paper: Paper, run: Path) -> ModelCheckpoint:
-    """Return the callback that keeps the best and the last checkpoint of a run."""
+    """Return the callback that keeps the best checkpoint of a run."""
     monitor, mode = paper.monitor
     path = run / BEST
     return ModelCheckpoint(
@@ -44,8 +44,21 @@ def best_checkpoint(paper: Paper, run: Path) -> ModelCheckpoint:
         filename=path.stem,
         monitor=monitor,
         mode=mode,
-        save_last=True,
         auto_insert_metric_name=False,
+        enable_version_counter=False,
+    )
+
+
+def last_checkpoint(run: Path) -> ModelCheckpoint:
+    """Return the callback that keeps the weights of the last epoch, whatever they score.
+
+    ModelCheckpoint's own `save_last` copies the last one that it saved: the best.
+    """
+    path = run / LAST
+    return ModelCheckpoint(
+        dirpath=path.parent,
+        filename=path.stem,
+        save_on_train_epoch_end=True,
         enable_version_counter=False,
     )
 

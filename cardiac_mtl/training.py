@@ -38,7 +38,12 @@ from cardiac_mtl.runs import (
     read_identity,
     write_identity,
 )
-from cardiac_mtl.selection import Provenance, best_checkpoint, refuse_dishonest_monitor
+from cardiac_mtl.selection import (
+    Provenance,
+    best_checkpoint,
+    last_checkpoint,
+    refuse_dishonest_monitor,
+)
 from cardiac_mtl.testing import TestOutputs
 from data_modules.base import CardiacDataModule
 
@@ -224,6 +229,7 @@ class CardiacCLI(LightningCLI):
         }
         return [
             self.best,
+            last_checkpoint(self.run_directory),
             Provenance(self.origin, lambda status: self._note(status=status)),
             progress(),
         ]

@@ -65,6 +65,16 @@ def test_a_checkpoint_overrides_no_setting_and_is_not_kept_in_the_configuration(
     assert json.loads((kept.parent / IDENTITY).read_text())["epochs"] == 2
 
 
+def test_last_is_the_last_epoch_and_best_the_best(hearts, tmp_path):
+    more = ["--config", "manifest", "--trainer.max_epochs", "4", "--model.optimizer.lr", "0.02"]
+    assert fit(hearts, tmp_path, *more) == 0
+    (identity,) = tmp_path.rglob(IDENTITY)
+    run = identity.parent
+    scores = pd.read_csv(run / "metrics.csv").groupby("epoch")["val/dice_vol"].mean()
+    epochs = [torch.load(run / name, weights_only=True)["epoch"] for name in (BEST, LAST)]
+    assert epochs == [scores.idxmax(), 3]
+
+
 def test_the_checkpoint_holds_plain_values_and_its_origin(run):
     checkpoint = torch.load(run / BEST, weights_only=True)
     assert checkpoint[PROVENANCE]["selected_on"] == "val"
