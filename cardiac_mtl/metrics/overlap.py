@@ -20,7 +20,8 @@ def dice(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
         0.6666666666666666
     """
     total = np.count_nonzero(predicted) + np.count_nonzero(reference)
-    return 2 * np.count_nonzero(predicted & reference) / total if total else float("nan")
+    shared = np.count_nonzero(predicted & reference)
+    return float(2 * shared / total) if total else float("nan")
 
 
 def jaccard(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
@@ -34,4 +35,4 @@ def jaccard(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float
         A value in [0, 1]; NaN when both are empty.
     """
     union = np.count_nonzero(predicted | reference)
-    return np.count_nonzero(predicted & reference) / union if union else float("nan")
+    return float(np.count_nonzero(predicted & reference) / union) if union else float("nan")
