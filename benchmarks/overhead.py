@@ -111,7 +111,8 @@ def main() -> None:
         TimedCLI(resolve_configs(words), None)
     ratios = [c / b for c, b in zip(turns.command[1:], turns.bare[1:], strict=True)]  # warm-up out
     result = {
-        "what": f"seconds a training step, mtn_uncertainty with {options.preset}, batch 16",
+        "what": f"seconds a training step, mtn_uncertainty with {options.preset}, "
+        f"batch {len(turns.batch['image'])} of {tuple(turns.batch['image'].shape[2:])}",
         "command_s": statistics.median(turns.command[1:]),
         "bare_s": statistics.median(turns.bare[1:]),
         "ratio_median": statistics.median(ratios),

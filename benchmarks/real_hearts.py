@@ -71,7 +71,7 @@ def main() -> None:
         "split_sha256": identities[0]["split_sha256"],
         "protocol": identities[0]["protocol"],
         "git_commit": identities[0]["git_commit"],
-        "commands": [one["command"] for one in identities],
+        "commands": [one["command"].replace(str(options.data), "HEARTS") for one in identities],
         "fold_seconds": [
             (pd.Timestamp(one["finished_at"]) - pd.Timestamp(one["started_at"])).total_seconds()
             for one in identities

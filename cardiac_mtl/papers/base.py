@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
 from lightning import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
@@ -77,19 +78,28 @@ class Paper(LightningModule):
         self.scores = RunningScores(self.label_names, self.index_names)
 
     @override
+    def on_train_epoch_start(self) -> None:
+        self._train_losses: list[Tensor] = []
+
+    @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = self.losses(self(batch["image"]), batch)
         total = self.weighting(losses)
-        self.log_losses("train", losses, total, batch)
+        # kept on the device until the epoch ends: a call of `log` costs more than this step does
+        means = [losses[task].mean for task in self.weighting.tasks]
+        self._train_losses.append(torch.stack([*means, total]).detach())
         return total
 
     @override
     def on_train_epoch_end(self) -> None:
+        *means, total = torch.stack(self._train_losses).mean(0)
+        names = [f"train/loss/{task}" for task in self.weighting.tasks]
+        self.log_dict(
+            dict(zip([*names, "train/loss"], [*means, total], strict=True)), sync_dist=True
+        )
         # P49: what follows a loss that is no number would be noise
-        losses = {task: f"train/loss/{task}" for task in self.weighting.tasks}
-        metrics = self.trainer.callback_metrics
-        lost = [t for t, name in losses.items() if name in metrics and not metrics[name].isfinite()]
-        if lost:
+        tasks = zip(self.weighting.tasks, means, strict=True)
+        if lost := [task for task, mean in tasks if not mean.isfinite()]:
             raise UserError(
                 f"the loss of {', '.join(lost)} is not finite",
                 where=f"epoch {self.current_epoch + 1}",
@@ -100,7 +110,9 @@ class Paper(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self(batch["image"])
         losses = self.losses(outputs, batch)
-        self.log_losses(self.selection_stage, losses, self.weighting(losses), batch)
+        terms = {f"{self.selection_stage}/loss/{task}": loss.mean for task, loss in losses.items()}
+        total = {f"{self.selection_stage}/loss": self.weighting(losses)}
+        self.log_dict(terms | total, batch_size=len(batch["image"]), sync_dist=True)
         self.scores.update(batch, self.predict(outputs))
 
     @override
@@ -118,23 +130,3 @@ class Paper(LightningModule):
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:
         return self.predict(self(batch["image"]))
-
-    def log_losses(
-        self, stage: str, losses: Mapping[str, TaskLoss], total: Tensor, batch: Batch
-    ) -> None:
-        """Log every task's loss and the total, averaged over the epoch.
-
-        Args:
-            stage: `train`, `val` or `test`.
-            losses: of every task, unweighted.
-            total: scalar, weighted.
-            batch: gives the number of samples.
-        """
-        terms = {f"{stage}/loss/{task}": loss.mean for task, loss in losses.items()}
-        self.log_dict(
-            terms | {f"{stage}/loss": total},
-            on_step=False,
-            on_epoch=True,
-            batch_size=len(batch["image"]),
-            sync_dist=stage != "train",
-        )
