@@ -90,10 +90,15 @@ class TestOutputs(Callback):
                 case.reference,
                 case.predicted,
                 case.spacing,
-                title=f"{case_id}, volume Dice {mean_dice[case_id]:.3f}",
+                title=_title(case_id, mean_dice.get(case_id)),
                 subtitle="" if self.protocol == HONEST else "selected on test: optimistic",
             )
         return pictures
+
+
+def _title(case_id: str, dice: float | None) -> str:
+    """Leave the Dice out where there is none: without annotation, or without a mask."""
+    return case_id if dice is None or pd.isna(dice) else f"{case_id}, volume Dice {dice:.3f}"
 
 
 def _postprocessed(case: CollectedCase, paper: Paper) -> CollectedCase:

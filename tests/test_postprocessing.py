@@ -35,3 +35,9 @@ def test_cavity_is_what_a_closed_ring_encloses():
     ring[:, 2:5, 2:5] = False
     ring[1, 1, 3] = False  # open at one side
     assert cavity(ring).sum(axis=(1, 2)).tolist() == [9, 0]
+
+
+def test_the_first_of_two_of_one_size_stays():
+    mask = np.zeros((1, 1, 5), bool)
+    mask[..., [0, 1, 3, 4]] = True
+    assert largest_component(mask).ravel().tolist() == [True, True, False, False, False]

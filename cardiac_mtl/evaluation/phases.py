@@ -10,7 +10,8 @@ def name_phases(cavity_by_phase: Mapping[str, float]) -> dict[str, str]:
     """Name the phases of one patient.
 
     ED is the first phase where its cavity is the largest, else the largest; ES the smallest.
-    Phases that already say ED or ES keep their names; a lone phase without a name has none.
+    Phases that already say ED or ES keep their names. A lone phase without a name has none, and
+    so have all where no cavity was found: the class is no ring, or none is closed.
 
     Source: Dangi et al., STACOM 2018, do not state the rule; docs/papers/mtn.md.
 
@@ -25,6 +26,8 @@ def name_phases(cavity_by_phase: Mapping[str, float]) -> dict[str, str]:
         return names
     ordered = sorted(cavity_by_phase, key=lambda p: (not p.isdigit(), int(p) if p.isdigit() else 0))
     volumes = [cavity_by_phase[phase] for phase in ordered]
+    if not any(volumes):
+        return names
     names[ordered[int(np.argmax(volumes))]] = "ED"  # the first of equals: phase 0 wins
     smallest = ordered[int(np.argmin(volumes))]
     if not names[smallest]:

@@ -1,12 +1,7 @@
 """The rows that everything after evaluation reads: one a slice, one a case, for each label.
 
-Columns of `cases.csv`: case_id, patient_id, phase, cardiac_phase, pathology, centre, vendor, label,
-state, dice, jaccard, msd_mm, msd_voxels, hd_mm, volume_ml, reference_volume_ml, slices,
-slices_annotated, area_error_mm2 and regressed_area_error_mm2 (means over the slices that hold the
-label), protocol.
-Columns of `slices.csv`: case_id, patient_id, phase, cardiac_phase, slice, region, label, state,
-dice, jaccard, msd_mm, hd_mm (both in plane), area_mm2, reference_area_mm2, area_error_mm2,
-regressed_area_mm2, regressed_area_error_mm2, protocol.
+Area errors of a case are means over its slices that hold the label; distances of a slice are in
+plane. Volume Dice and slice Dice are two measures, in two files (P3).
 
 Distances are in mm on the prepared grid. Slices without annotation are scored nowhere: a volume
 is what is annotated of it. A paper that predicts no mask has the state `not_predicted`, and NaN.
@@ -29,8 +24,51 @@ from cardiac_mtl.evaluation.states import Scores, score_masks
 from cardiac_mtl.postprocessing import cavity
 
 AREA = "area_mm2"
-_CASE_COLUMNS = ("case_id", "patient_id", "phase", "pathology", "centre", "vendor")
-_SLICE_COLUMNS = ("case_id", "patient_id", "phase")
+CASE_COLUMNS = [
+    "case_id",
+    "patient_id",
+    "phase",
+    "cardiac_phase",
+    "pathology",
+    "centre",
+    "vendor",
+    "label",
+    "state",
+    "dice",
+    "jaccard",
+    "msd_mm",
+    "msd_voxels",
+    "hd_mm",
+    "volume_ml",
+    "reference_volume_ml",
+    "slices",
+    "slices_annotated",
+    "area_error_mm2",
+    "regressed_area_error_mm2",
+    "protocol",
+]
+SLICE_COLUMNS = [
+    "case_id",
+    "patient_id",
+    "phase",
+    "cardiac_phase",
+    "slice",
+    "region",
+    "label",
+    "state",
+    "dice",
+    "jaccard",
+    "msd_mm",
+    "hd_mm",
+    "area_mm2",
+    "reference_area_mm2",
+    "area_error_mm2",
+    "regressed_area_mm2",
+    "regressed_area_error_mm2",
+    "protocol",
+]
+_OF_CASE = ("case_id", "patient_id", "phase", "pathology", "centre", "vendor")
+_OF_SLICE = ("case_id", "patient_id", "phase")
 _NOT_PREDICTED = Scores("not_predicted", *[math.nan] * 5)  # type: ignore[arg-type]
 
 Row = dict[str, Any]
@@ -53,7 +91,7 @@ def score(
         protocol: `honest`, or how else the checkpoint was selected; marks every row.
 
     Returns:
-        The frames of `slices.csv` and `cases.csv`.
+        The frames of `slices.csv` and `cases.csv`; without a row when nothing is annotated.
     """
     slices: list[Row] = []
     volumes: list[Row] = []
@@ -72,13 +110,15 @@ def score(
             regressed = area_column if position == 0 else None
             slices += _slice_rows(case, info, known, label, value, regressed)
             volumes.append(_case_row(case, info, known, label, value))
+    if not volumes:
+        return pd.DataFrame(columns=SLICE_COLUMNS), pd.DataFrame(columns=CASE_COLUMNS)
     frames = pd.DataFrame(slices), _with_area_errors(pd.DataFrame(volumes), pd.DataFrame(slices))
     names = {patient: name_phases(phases) for patient, phases in cavities.items()}
     for frame in frames:
         keys = zip(frame["patient_id"], frame["phase"], strict=True)
-        frame.insert(3, "cardiac_phase", [names[patient][phase] for patient, phase in keys])
+        frame["cardiac_phase"] = [names[patient][phase] for patient, phase in keys]
         frame["protocol"] = protocol
-    return frames
+    return frames[0][SLICE_COLUMNS], frames[1][CASE_COLUMNS]
 
 
 def _with_area_errors(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
@@ -105,7 +145,7 @@ def _case_row(
         predicted = case.predicted[known] == value
         scores, volume = score_masks(predicted, reference, case.spacing), predicted.sum() * voxel_ml
     return {
-        **{key: info.get(key, "") for key in _CASE_COLUMNS},
+        **{key: info.get(key, "") for key in _OF_CASE},
         "label": label,
         **scores._asdict(),
         "volume_ml": volume,
@@ -127,7 +167,7 @@ def _slice_rows(
     regions = name_regions(references.any(axis=(1, 2)))
     return [
         {
-            **{key: info.get(key, "") for key in _SLICE_COLUMNS},
+            **{key: info.get(key, "") for key in _OF_SLICE},
             "slice": int(case.slices[k]),
             "region": regions[k],
             "label": label,

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cardiac_mtl.metrics.overlap import dice, jaccard
-from cardiac_mtl.metrics.surface import hausdorff, surface_distances
+from cardiac_mtl.metrics.surface import surface_distances
 
 State = Literal["ok", "missed", "false_positive", "both_empty"]
 
@@ -59,5 +59,5 @@ def score_masks(
         jaccard(predicted, reference),
         distances.mean(),
         in_voxels.mean(),
-        hausdorff(predicted, reference, spacing),
+        distances.hausdorff,
     )

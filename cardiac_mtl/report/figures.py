@@ -7,8 +7,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.metrics.overlap import dice
 
 REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
 MOST_SLICES = 12
@@ -16,11 +20,11 @@ MARGIN_MM = 15.0
 
 _PANELS = {
     "loss/mask": ("loss of the mask", "nats a pixel"),
-    "loss/area": ("loss of the area", "mm2"),
-    "dice_vol": ("volume Dice", ""),
-    "mae/area_mm2": ("error of the regressed area", "mm2"),
-    "s/": ("learned log-uncertainty s", ""),
-    "weight/": ("weight of each task", ""),
+    "loss/area": ("loss of the area", "mm²"),
+    "dice_vol": ("volume Dice", "Dice, 0 to 1"),
+    "mae/area_mm2": ("error of the regressed area", "mm²"),
+    "s/": ("learned log-uncertainty", "s"),
+    "weight/": ("weight of each task", "factor of the loss"),
 }
 _STAGES = {"train": "#0072B2", "val": "#D55E00", "test": "#CC79A7"}
 
@@ -28,7 +32,7 @@ _STAGES = {"train": "#0072B2", "val": "#D55E00", "test": "#CC79A7"}
 def overlay(
     path: Path,
     image: NDArray[np.float32],
-    reference: NDArray[np.int8],
+    reference: NDArray[np.int8] | None,
     predicted: NDArray[np.uint8] | None,
     spacing: tuple[float, float, float],
     *,
@@ -40,20 +44,22 @@ def overlay(
     Args:
         path: PNG to write.
         image: (S, H, W), any unit.
-        reference: (S, H, W), above 0 inside.
+        reference: (S, H, W), above 0 inside, `UNLABELLED` where not annotated, or None.
         predicted: (S, H, W), above 0 inside, or None.
         spacing: distance between slices, rows and columns in mm.
         title: above the picture.
         subtitle: below the title.
     """
+    reference = np.full(image.shape, UNLABELLED, np.int8) if reference is None else reference
+    known = (reference != UNLABELLED).any(axis=(1, 2))
     masks = [reference > 0] if predicted is None else [reference > 0, predicted > 0]
     shown = np.unique(np.linspace(0, len(image) - 1, min(len(image), MOST_SLICES)).round())
     window = _window(np.logical_or.reduce(masks).any(axis=0), spacing[1:])
     columns = min(len(shown), 4)
     rows = -(-len(shown) // columns)
-    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.9), dpi=110, facecolor="white")
+    figure = Figure(figsize=(2.6 * columns, 2.6 * rows + 0.8), dpi=110, facecolor="white")
     axes = figure.subplots(rows, columns, squeeze=False)
-    low, high = np.percentile(image, [1, 99.5])
+    low, high = np.percentile(image[:, window[0], window[1]], [1, 99])
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, k in zip(axes.flat, shown.astype(int), strict=False):
@@ -67,14 +73,32 @@ def overlay(
         )
         for mask, colour, style in zip(masks, (REFERENCE, PREDICTED), ("-", "--"), strict=False):
             _contour(ax, mask[k][window], colour, style)
-        ax.text(0.03, 0.03, f"slice {k}", color="white", fontsize=8, transform=ax.transAxes)
-    handles = [Line2D([], [], color=REFERENCE, label="reference")]
-    if predicted is not None:
+        _caption(ax, f"slice {k}{_slice_dice([m[k] for m in masks]) if known[k] else ''}")
+    _legend(figure, with_reference=bool(known.any()), with_prediction=predicted is not None)
+    figure.suptitle(f"{title}\n{subtitle}" if subtitle else title, fontsize=11)
+    figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1), pad=0.4)
+    _save(figure, path)
+
+
+def _slice_dice(masks: list[NDArray[np.bool_]]) -> str:
+    if len(masks) < 2:
+        return ""
+    value = dice(*masks)
+    return ", both empty" if np.isnan(value) else f", Dice {value:.2f}"
+
+
+def _caption(ax: Axes, text: str) -> None:
+    caption = ax.text(0.03, 0.03, text, color="white", fontsize=8, transform=ax.transAxes)
+    caption.set_path_effects([withStroke(linewidth=2, foreground="black")])
+
+
+def _legend(figure: Figure, *, with_reference: bool, with_prediction: bool) -> None:
+    handles = []
+    if with_reference:
+        handles.append(Line2D([], [], color=REFERENCE, label="reference"))
+    if with_prediction:
         handles.append(Line2D([], [], color=PREDICTED, linestyle="--", label="predicted"))
     figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False)
-    figure.suptitle(f"{title}\n{subtitle}" if subtitle else title, fontsize=11)
-    figure.tight_layout(rect=(0, 0.06, 1, 1), pad=0.4)
-    _save(figure, path)
 
 
 def curves(path: Path, metrics: pd.DataFrame) -> None:
@@ -92,8 +116,8 @@ def curves(path: Path, metrics: pd.DataFrame) -> None:
         for name in _PANELS
         if (columns := [c for c in names if _belongs(c, name) and by_epoch[c].notna().any()])
     ]
-    per_row = min(len(panels), 3)
-    rows = -(-len(panels) // per_row)
+    per_row = min(len(panels), 3) or 1
+    rows = max(1, -(-len(panels) // per_row))
     figure = Figure(figsize=(4.2 * per_row, 3.0 * rows), dpi=110, facecolor="white")
     axes = figure.subplots(rows, per_row, squeeze=False)
     for ax in axes.flat[len(panels) :]:
@@ -120,11 +144,14 @@ def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:
         stage, _, rest = column.partition("/")
         values = by_epoch[column].dropna()
         label = stage if stage in _STAGES else rest
-        ax.plot(values.index, values, color=_STAGES.get(stage), label=label, linewidth=1.4)
-        if rest == "dice_vol":
+        if column == "val/dice_vol":
             best = int(values.index[int(values.argmax())])
             ax.axvline(best, color="grey", linewidth=0.8, linestyle=":")
-            ax.annotate(f"best {values.max():.3f}", (best, values.max()), fontsize=8, ha="right")
+            label = f"val, best {values.max():.3f} at epoch {best}"
+        mark = "o" if len(values) == 1 else None
+        ax.plot(
+            values.index, values, color=_STAGES.get(stage), label=label, linewidth=1.4, marker=mark
+        )
     ax.legend(frameon=False, fontsize=8)
     ax.grid(alpha=0.25)
 

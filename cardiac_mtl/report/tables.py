@@ -8,6 +8,8 @@ from cardiac_mtl.contracts import HONEST
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
 _AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
+_HEADINGS = {"segmented": "area mm2", "regressed": "regr. mm2"}
+NOTHING = "Nothing was scored: no slice of these patients is annotated."
 _COUNTS = ("missed", "false_positive", "both_empty")
 
 
@@ -40,24 +42,33 @@ def summary(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
                     "phase": phase,
                     **_volumes(chosen),
                     **_slices(slices_of_label[bearing]),
-                    "protocol": chosen["protocol"].iloc[0],
+                    "protocol": _protocol(chosen["protocol"]),
                 }
             )
     return pd.DataFrame(rows)
 
 
 def to_text(table: pd.DataFrame) -> str:
-    """Lay the table out for a terminal of 80 columns."""
-    return _title(table) + "\n\n" + _compact(table).to_string(index=False)
+    """Lay the table out for a terminal of 100 columns."""
+    body = _compact(table).to_string(index=False) if len(table) else NOTHING
+    return "\n".join([*_title(table), "", body, *_footer(table)])
 
 
 def to_markdown(table: pd.DataFrame) -> str:
     """Lay the table out as Markdown."""
+    if table.empty:
+        return "\n".join([*_title(table), "", NOTHING, ""])
     compact = _compact(table)
     head: list[Any] = [list(compact.columns), ["---"] * len(compact.columns)]
     lines = head + compact.to_numpy().tolist()
     body = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-    return f"{_title(table)}\n\n{body}\n"
+    return "\n".join([*_title(table), "", body, "", *_footer(table)]).rstrip() + "\n"
+
+
+def _protocol(protocols: pd.Series) -> str:
+    """One dishonest checkpoint makes the mean dishonest (P9)."""
+    dishonest = protocols[protocols != HONEST]
+    return HONEST if dishonest.empty else str(dishonest.iloc[0])
 
 
 def _volumes(cases: pd.DataFrame) -> dict[str, float]:
@@ -100,10 +111,10 @@ def _compact(table: pd.DataFrame) -> pd.DataFrame:
         shown["worst"] = table["dice_worst"].map("{:.3f}".format)
         shown["MSD mm"] = _spread(table, "msd_mm", 2)
         shown["HD mm"] = _spread(table, "hd_mm", 1)
-    for name in _AREAS:
+    for name, heading in _HEADINGS.items():
         column = f"{name}_area_error_mm2"
         if table[f"{column}_mean"].notna().any():
-            shown[f"{name} area error mm2"] = _spread(table, column, 0)
+            shown[heading] = _spread(table, column, 0)
     return shown
 
 
@@ -115,9 +126,26 @@ def _spread(table: pd.DataFrame, name: str, digits: int) -> list[str]:
     ]
 
 
-def _title(table: pd.DataFrame) -> str:
-    protocol = table["protocol"].iloc[0] if len(table) else HONEST
-    title = "Test patients, mean±SD over volumes (areas: over slices with the label)"
-    if protocol != HONEST:
-        return f"{title}; checkpoint selected on test (as published): OPTIMISTIC"
-    return f"{title}; checkpoint selected on validation patients"
+def _title(table: pd.DataFrame) -> list[str]:
+    if table.empty:
+        return ["Test patients."]
+    honest = (table["protocol"] == HONEST).all()
+    selected = (
+        "checkpoint selected on validation patients"
+        if honest
+        else "checkpoint selected on test (as published): OPTIMISTIC"
+    )
+    return [
+        f"Test patients, {selected}.",
+        "Mean±SD over volumes; area errors over slices with the label.",
+    ]
+
+
+def _footer(table: pd.DataFrame) -> list[str]:
+    """Say what the mean Dice would be without the failures, where there are any (P1)."""
+    return [
+        f"Dice where both are there, {row['label']}, {row['phase']}: "
+        f"{row['dice_mean_without_misses']:.3f}"
+        for row in table.to_dict("records")
+        if row["n_missed"] + row["n_false_positive"]
+    ]

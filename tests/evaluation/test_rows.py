@@ -9,7 +9,7 @@ import torch
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CaseCollector
-from cardiac_mtl.evaluation.rows import score, write_csv
+from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, score, write_csv
 
 LABELS = {"myocardium": 1}
 AREA = 6 * 5 * 1.5 * 2.0
@@ -110,3 +110,29 @@ def test_csv_is_written_whole_and_reads_back(tmp_path, table, make_batch):
     assert back.columns.tolist() == slices.columns.tolist()
     np.testing.assert_allclose(back["dice"], slices["dice"], rtol=1e-5)
     assert [p.name for p in tmp_path.iterdir()] == ["slices.csv"]
+
+
+def test_without_annotation_there_are_columns_and_no_rows(table, make_batch):
+    batch, prediction = make_batch()
+    batch["mask"][:] = UNLABELLED
+    for frames in (scored(table), scored(table, (batch, prediction))):
+        assert [list(frame.columns) for frame in frames] == [SLICE_COLUMNS, CASE_COLUMNS]
+        assert all(frame.empty for frame in frames)
+    slices, cases = scored(table, make_batch())
+    assert list(slices.columns) == SLICE_COLUMNS
+    assert list(cases.columns) == CASE_COLUMNS
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "cases.csv"
+    write_csv(path, pd.DataFrame({"dice": [0.123456789]}))
+    assert path.read_text() == "dice\n0.123457\n"
+
+    def fail_half_way(_frame, file, **_options):
+        file.write_text("dice\n0.")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(pd.DataFrame, "to_csv", fail_half_way)
+    with pytest.raises(OSError, match="disk full"):
+        write_csv(path, pd.DataFrame({"dice": [0.5]}))
+    assert path.read_text() == "dice\n0.123457\n"

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy import ndimage
 
-from cardiac_mtl.metrics.surface import hausdorff, surface_distances
+from cardiac_mtl.metrics.surface import _surface, hausdorff, surface_distances
 
 spacings = st.tuples(*[st.floats(0.5, 10)] * 3)
 
@@ -118,3 +118,47 @@ def test_probabilities_and_missing_spacings_are_refused():
         surface_distances(a, a, (1, 1, 1))
     with pytest.raises(TypeError, match="spacing"):
         surface_distances(a, a)
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, math.nan])
+def test_spacings_that_are_no_lengths_are_refused(factor):
+    with pytest.raises(ValueError, match="above 0"):
+        surface_distances(ball(5), ball(5), (1.0, factor))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_surfaces_are_those_of_simpleitk_away_from_the_border(seed):
+    mask = np.pad(blobs(seed)[0], 1)
+    contour = sitk.LabelContour(sitk.GetImageFromArray(mask.astype(np.uint8)), False)
+    np.testing.assert_array_equal(_surface(mask), sitk.GetArrayFromImage(contour) > 0)
+
+
+def test_a_mask_that_fills_the_image_has_its_border_as_surface():
+    mask = np.ones((3, 5, 5), bool)
+    contour = sitk.LabelContour(sitk.GetImageFromArray(mask.astype(np.uint8)), False)
+    assert sitk.GetArrayFromImage(contour).sum() == 0  # what we do otherwise, as MONAI does
+    assert _surface(mask).sum() == 75 - 3 * 3
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slices_agree_with_monai(seed):
+    a, b = blobs(seed)[:, 2]
+    pair = [torch.tensor(m)[None, None].float() for m in (a, b)]
+    mean = compute_average_surface_distance(
+        *pair, include_background=True, symmetric=True, spacing=(1.2, 1.9)
+    )
+    assert surface_distances(a, b, (1.2, 1.9)).mean() == pytest.approx(float(mean), abs=1e-4)
+
+
+def test_a_ring_that_grows_by_two_on_both_sides():
+    shape, fine = (240, 240), (0.25, 0.25)
+    inner, outer = ((12, 20), (14, 22))
+    rings = [ball(big, shape, fine) & ~ball(small, shape, fine) for small, big in (inner, outer)]
+    assert surface_distances(*rings, fine).mean() == pytest.approx(2.0, abs=0.1)
+
+
+def test_hausdorff_sees_the_depth_of_a_filled_hole():
+    whole = ball(25)
+    ring = whole & ~ball(10)
+    assert hausdorff(whole, ring, (1, 1)) == pytest.approx(10, abs=1)
+    assert surface_distances(whole, ring, (1, 1)).percentile(100) == pytest.approx(15, abs=1)

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cardiac_mtl.report.figures import PREDICTED, REFERENCE, curves, overlay
+from cardiac_mtl.report.figures import PREDICTED, REFERENCE, _slice_dice, curves, overlay
 
 
 def draw(path, predicted_shift=0, slices=5, predicted=True):
@@ -41,7 +41,7 @@ def test_without_prediction_there_is_one_contour(tmp_path):
 def test_the_grid_fits_the_number_of_slices(tmp_path, slices, columns, rows):
     height, width, _ = draw(tmp_path / "a.png", slices=slices).shape
     assert width == pytest.approx(2.6 * columns * 110, abs=3)
-    assert height == pytest.approx((2.6 * rows + 0.9) * 110, abs=3)
+    assert height == pytest.approx((2.6 * rows + 0.8) * 110, abs=3)
 
 
 def test_curves_draw_what_there_is(tmp_path):
@@ -61,3 +61,28 @@ def test_curves_draw_what_there_is(tmp_path):
     curves(tmp_path / "less.png", metrics[["epoch", "val/dice_vol"]])
     with Image.open(tmp_path / "less.png") as picture:
         assert picture.size[0] < 600
+
+
+def test_curves_without_anything_known_are_an_empty_page(tmp_path):
+    curves(tmp_path / "none.png", pd.DataFrame({"epoch": [0], "train/loss": [1.0]}))
+    assert (tmp_path / "none.png").stat().st_size > 0
+
+
+def test_each_slice_says_its_own_dice():
+    one, none = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
+    assert _slice_dice([one, one]) == ", Dice 1.00"
+    assert _slice_dice([one, none]) == ", Dice 0.00"
+    assert _slice_dice([none, none]) == ", both empty"
+    assert not _slice_dice([one])
+
+
+@pytest.mark.parametrize("reference", [None, np.full((3, 40, 40), -1, np.int8)])
+def test_without_a_reference_no_legend_promises_one(tmp_path, reference):
+    found = np.zeros((3, 40, 40), np.uint8)
+    found[:, 10:20, 10:20] = 1
+    image = np.random.default_rng(0).normal(size=found.shape).astype(np.float32)
+    overlay(tmp_path / "a.png", image, reference, found, (8.0, 1.5, 1.5), title="a case")
+    with Image.open(tmp_path / "a.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels_of(REFERENCE, pixels) == 0
+    assert pixels_of(PREDICTED, pixels) > 500

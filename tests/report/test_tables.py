@@ -57,10 +57,45 @@ def test_both_layouts_show_counts_and_no_empty_column(rows):
         shown = layout(summary(*rows))
         assert "4 (1/0/1)" in shown
         assert "0.533" in shown
-        assert "regressed" not in shown
+        assert "regr" not in shown
         assert "selected on validation patients" in shown
 
 
 def test_an_optimistic_run_says_so(rows):
     cases, slices = rows
     assert "OPTIMISTIC" in to_text(summary(cases.assign(protocol="paper_optimistic"), slices))
+
+
+def test_one_optimistic_run_makes_the_pooled_table_optimistic(rows):
+    cases, slices = rows
+    cases.loc[3, "protocol"] = "paper_optimistic"
+    pooled = summary(cases, slices)
+    assert "OPTIMISTIC" in to_text(pooled)
+    assert "validation" not in to_text(pooled)
+    assert pooled.set_index("phase").loc["all", "protocol"] == "paper_optimistic"
+
+
+def test_the_mean_without_failures_is_printed_beside_the_mean(rows):
+    for layout in (to_text, to_markdown):
+        assert "myocardium, all: 0.800" in layout(summary(*rows))
+        assert "where both are there" not in layout(summary(rows[0][:2], rows[1]))
+
+
+def test_the_table_fits_a_hundred_columns(rows):
+    cases, slices = rows
+    cases = cases.assign(label="rv blood pool", msd_mm=12.34, hd_mm=123.4)
+    slices = slices.assign(label="rv blood pool", regressed_area_error_mm2=[1.0, 2.0, 450.0])
+    assert max(map(len, to_text(summary(cases, slices)).splitlines())) <= 100
+
+
+def test_where_nothing_was_scored_the_table_says_so(rows):
+    cases, slices = rows
+    for layout in (to_text, to_markdown):
+        assert "Nothing was scored" in layout(summary(cases[:0], slices[:0]))
+
+
+def test_regressed_areas_have_their_column_where_there_are_some(rows):
+    cases, slices = rows
+    slices["regressed_area_error_mm2"] = [4.0, 999.0, 6.0]
+    assert "regr. mm2" in to_text(summary(cases, slices))
+    assert "5±1" in to_text(summary(cases, slices))
