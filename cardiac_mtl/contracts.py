@@ -36,6 +36,8 @@ class Batch(TypedDict):
     """float32 (B, K), physical units, NaN where missing."""
     label: Tensor
     """int64 (B,), `UNLABELLED` where missing."""
+    sample: Tensor
+    """int64 (B,), place in the data set of its part, copies counted apart; seeds its chance."""
 
 
 class Prediction(TypedDict, total=False):

@@ -18,7 +18,7 @@ from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
-from data_modules.geometry import prepare_image, restore
+from data_modules.geometry import restore
 from data_modules.inputs import find_inputs
 from data_modules.readers import read_volume, write_mask
 
@@ -86,7 +86,7 @@ class Predictor:
         masks = []
         for case in phases:
             volume = read_volume(case.image, case.frame)
-            prepared = prepare_image(volume, self.data.matrix, self.data.spacing_mm)
+            prepared = self.data.prepare_volume(volume)
             prediction = self._predict(prepared)
             columns = _columns(self.paper.index_names, prediction)
             if "mask_prob" in prediction:

@@ -8,6 +8,9 @@ from torch.nn import functional as F
 
 from cardiac_mtl.contracts import UNLABELLED
 
+_BIAS_KNOTS = 3
+"""The bias field is a smooth surface through this many values a side."""
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -20,69 +23,83 @@ class Augmentation:
         translation: shift along each side is uniform within plus or minus this share of the
             side [paper: half the image].
         zoom: scale is log-uniform between 1 / (1 + zoom) and 1 + zoom [paper: none].
+        shear_deg: shear angle is uniform within plus or minus this [paper: none].
+        flip: mirror half of the transformed samples [paper: no].
         gamma: contrast: z is mapped to sign(z) |z|^g, g log-uniform between 1 / (1 + gamma)
             and 1 + gamma [paper: none].
+        bias: coil shading: the image is multiplied by the exponential of a smooth field whose
+            knots are uniform within plus or minus this [paper: none].
         noise: SD of added Gaussian noise is uniform up to this, in SD of the image [paper: none].
-        flip: mirror half of the transformed samples [paper: no].
     """
 
     probability: float = 2 / 3
     rotation_deg: float = 180.0
     translation: float = 0.5
     zoom: float = 0.0
-    gamma: float = 0.0
-    noise: float = 0.0
+    shear_deg: float = 0.0
     flip: bool = False
+    gamma: float = 0.0
+    bias: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What chance decided for one batch."""
+    """What chance decided, sample by sample. Stays on the CPU: asking it synchronises nothing."""
 
     theta: Tensor
-    """(B, 2, 3), affine from output to input in pixels about the centre: column, row."""
+    """(N, 2, 3), affine from output to input in pixels about the centre: column, row."""
     gamma: Tensor
-    """(B,), exponent of the contrast."""
+    """(N,), exponent of the contrast."""
+    bias: Tensor
+    """(N, 1, 3, 3), knots of the logarithm of the shading."""
     noise: Tensor
-    """(B,), SD of the noise."""
+    """(N,), SD of the noise."""
+    noise_seed: Tensor
+    """int64 (N,); that of the first sample of a batch seeds the noise of the batch."""
+
+    def __getitem__(self, samples: Tensor) -> "Draws":
+        """Return the draws of some samples, such as those of one batch."""
+        return Draws(*(getattr(self, name)[samples] for name in self.__dataclass_fields__))
 
 
 def draw(
-    ranges: Augmentation, batch_size: int, size: tuple[int, int], generator: torch.Generator
+    ranges: Augmentation, count: int, size: tuple[int, int], generator: torch.Generator
 ) -> Draws:
-    """Draw the parameters of one batch.
+    """Draw the parameters of some samples, such as all those of an epoch.
 
     Args:
         ranges: what may happen.
-        batch_size: B.
+        count: N.
         size: (H, W) of the images.
         generator: on the CPU; the draws do not depend on the device of the images.
 
     Returns:
         Identity for the samples that chance left alone.
     """
-    u = torch.rand(7, batch_size, generator=generator)
+    u = torch.rand(9, count, generator=generator)
     chosen = u[0] < ranges.probability
-    spread = (2 * u[1:6] - 1) * chosen  # -1..1, and 0 for the samples left alone
-    angle = spread[0] * torch.pi * ranges.rotation_deg / 180
+    spread = (2 * u[1:7] - 1) * chosen  # -1..1, and 0 for the samples left alone
+    angle = (spread[0] * ranges.rotation_deg).deg2rad()
     scale = (1 + ranges.zoom) ** -spread[1]
-    mirror = torch.where((u[6] < 0.5) & chosen & ranges.flip, -1.0, 1.0)
+    mirror = torch.where((u[7] < 0.5) & chosen & ranges.flip, -1.0, 1.0)
+    shear = (spread[2] * ranges.shear_deg).deg2rad().tan()
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    shift_column = spread[2] * ranges.translation * size[1]
-    shift_row = spread[3] * ranges.translation * size[0]
-    rows = [
-        torch.stack([cos * mirror, -sin, -(cos * mirror * shift_column - sin * shift_row)], -1),
-        torch.stack([sin * mirror, cos, -(sin * mirror * shift_column + cos * shift_row)], -1),
-    ]
+    columns = [cos * mirror, sin * mirror], [cos * shear - sin, sin * shear + cos]
+    linear = torch.stack([torch.stack(column, -1) for column in columns], -1)
+    shift = spread[3:5].T * ranges.translation * torch.tensor([float(size[1]), float(size[0])])
+    knots = torch.rand(count, 1, _BIAS_KNOTS, _BIAS_KNOTS, generator=generator)
     return Draws(
-        theta=torch.stack(rows, 1),
-        gamma=(1 + ranges.gamma) ** spread[4],
-        noise=ranges.noise * torch.rand(batch_size, generator=generator) * chosen,
+        theta=torch.cat([linear, -linear @ shift[:, :, None]], dim=2),
+        gamma=(1 + ranges.gamma) ** spread[5],
+        bias=ranges.bias * (2 * knots - 1) * chosen[:, None, None, None],
+        noise=ranges.noise * u[8] * chosen,
+        noise_seed=torch.randint(2**62, (count,), generator=generator),
     )
 
 
 def transform(
-    image: Tensor, mask: Tensor, draws: Draws, noise_seed: int = 0
+    image: Tensor, mask: Tensor, draws: Draws, num_classes: int = 2
 ) -> tuple[Tensor, Tensor]:
     """Apply drawn parameters to images and masks alike.
 
@@ -91,33 +108,43 @@ def transform(
         mask: int64 (B, H, W); what comes in from outside is background, or `UNLABELLED` on
             slices without annotation.
         draws: of the same batch.
-        noise_seed: seed of the noise field.
+        num_classes: of the mask, the background included.
 
     Returns:
-        Image by linear and mask by nearest interpolation, same shapes and types.
+        Image by linear interpolation, and the mask whose class has the largest linearly
+        interpolated share of each pixel; same shapes and types. Nearest neighbour would move
+        the border of a thin wall by up to half a pixel.
     """
-    height, width = image.shape[-2:]
+    channels, (height, width) = image.shape[1], image.shape[-2:]
     to_unit = image.new_tensor([2 / width, 2 / height])
     theta = draws.theta.to(image.device, non_blocking=True)
     linear = theta[:, :, :2] * to_unit[:, None] / to_unit
     theta = torch.cat([linear, theta[:, :, 2:] * to_unit[:, None]], dim=2)
     grid = F.affine_grid(theta, [len(image), 1, height, width], align_corners=False)
-    moved = F.grid_sample(image, grid, mode="bilinear", align_corners=False)
-    classes = mask[:, None].to(image.dtype) - UNLABELLED  # so that outside is 0 = unlabelled
-    classes = F.grid_sample(classes, grid, mode="nearest", align_corners=False)[:, 0]
-    moved_mask = classes.round().long() + UNLABELLED
-    annotated = (mask != UNLABELLED).any(dim=2).any(dim=1)[:, None, None]
-    moved_mask = moved_mask.masked_fill((moved_mask == UNLABELLED) & annotated, 0)
-    return _contrast_and_noise(moved, draws, noise_seed), moved_mask
+    foreground = torch.tensor([*range(1, num_classes), UNLABELLED], device=mask.device)
+    shares = (mask[:, None] == foreground[:, None, None]).to(image.dtype)
+    moved = F.grid_sample(torch.cat([image, shares], 1), grid, mode="bilinear", align_corners=False)
+    shares = moved[:, channels:]
+    background = 1 - shares.sum(1, keepdim=True)
+    winner = torch.cat([background, shares], 1).argmax(1)
+    moved_mask = torch.where(winner == num_classes, UNLABELLED, winner)
+    unannotated = (mask == UNLABELLED).flatten(1).all(1)[:, None, None]
+    return _intensity(moved[:, :channels], draws), moved_mask.masked_fill(unannotated, UNLABELLED)
 
 
-def _contrast_and_noise(image: Tensor, draws: Draws, noise_seed: int) -> Tensor:
-    # the draws live on the CPU: asking them costs no synchronisation with the device
+def _intensity(image: Tensor, draws: Draws) -> Tensor:
+    """Change contrast, shading and noise where chance asks for it."""
     if bool((draws.gamma != 1).any()):
-        exponent = draws.gamma.to(image.device)[:, None, None, None]
+        exponent = draws.gamma.to(image.device, non_blocking=True)[:, None, None, None]
         image = image.sign() * image.abs().pow(exponent)
-    if not bool((draws.noise > 0).any()):
-        return image
-    generator = torch.Generator(image.device).manual_seed(noise_seed)
-    field = torch.randn(image.shape, generator=generator, device=image.device)
-    return image + field * draws.noise.to(image.device)[:, None, None, None]
+    if bool(draws.bias.any()):
+        knots = draws.bias.to(image.device, non_blocking=True)
+        size = (image.shape[-2], image.shape[-1])
+        field = F.interpolate(knots, size, mode="bicubic", align_corners=True)
+        image = image * field.exp()
+    if bool(draws.noise.any()):
+        seed = int(draws.noise_seed[0])
+        generator = torch.Generator(image.device).manual_seed(seed)
+        field = torch.randn(image.shape, generator=generator, device=image.device)
+        image = image + field * draws.noise.to(image.device)[:, None, None, None]
+    return image

@@ -10,15 +10,16 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 from lightning import LightningDataModule
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.errors import UserError
-from data_modules.augment import Augmentation, draw, transform
+from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
-from data_modules.geometry import prepare_image, prepare_mask
+from data_modules.geometry import Normalise, prepare_image, prepare_mask
 from data_modules.readers import read_volume
 from data_modules.splits import Split, check_fold, digest, make_splits, save_splits
 from data_modules.store import (
@@ -48,6 +49,7 @@ class CardiacDataModule(LightningDataModule):
         batch_size: slices a batch [inferred: 16].
         matrix: rows and columns of the prepared grid [paper of MTN: 192, 192].
         spacing_mm: in-plane spacing of the prepared grid [paper of MTN: 1.5625].
+        normalise: bring each `volume` or each `slice` to mean 0 and SD 1 [inferred: volume].
         augmentation: random transformations of the training part.
         copies: transformed copies that an epoch holds beside each original [paper of MTN: 2].
         num_workers: processes that fetch batches; 0 suits the memory-mapped store.
@@ -73,6 +75,7 @@ class CardiacDataModule(LightningDataModule):
         batch_size: int = 16,
         matrix: tuple[int, int] = (192, 192),
         spacing_mm: float = 1.5625,
+        normalise: Normalise = "volume",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         copies: int = 2,
         num_workers: int = 0,
@@ -89,12 +92,12 @@ class CardiacDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.matrix = matrix
         self.spacing_mm = spacing_mm
+        self.normalise: Normalise = normalise
         self.augmentation = augmentation
         self.copies = copies
         self.num_workers = num_workers
         self.cache_dir = cache_dir
-        self._generator = torch.Generator()
-        self._epoch_drawn = -1
+        self._epoch_drawn: tuple[int, int, int] | None = None
 
     @classmethod
     def name_of(cls, root: Path | None) -> str:
@@ -159,7 +162,7 @@ class CardiacDataModule(LightningDataModule):
     def prepare_case(self, case: Case) -> PreparedCase:
         """Read one case and bring it to the prepared grid."""
         volume = read_volume(case.image, case.frame)
-        image = prepare_image(volume, self.matrix, self.spacing_mm)
+        image = self.prepare_volume(volume)
         mask = self.read_mask(case, volume)
         return PreparedCase(
             image=image,
@@ -169,17 +172,21 @@ class CardiacDataModule(LightningDataModule):
             spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
         )
 
+    def prepare_volume(self, volume: sitk.Image) -> NDArray[np.float32]:
+        """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
+        return prepare_image(volume, self.matrix, self.spacing_mm, self.normalise)
+
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
         patients = self.split.train + (self.split.val if self.paper_protocol else ())
-        dataset = self._dataset(patients, repeats=1 + self.copies)
+        self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
         sampler: DistributedSampler[Batch] = DistributedSampler(
-            dataset,
+            self._train_dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
             seed=self.split_seed,
         )
-        return self._loader(dataset, sampler)
+        return self._loader(self._train_dataset, sampler)
 
     @override
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -190,26 +197,36 @@ class CardiacDataModule(LightningDataModule):
         return self._loader(self._dataset(self.split.test))
 
     @override
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        # chance is asked while the batch is on the CPU: asking the device would wait for it
+        training = self.trainer is not None and self.trainer.training
+        self._draws = self._draws_of_epoch(batch["sample"]) if training else None
+        return batch
+
+    @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if self.trainer and self.trainer.training:
-            batch["image"], batch["mask"] = self._augment(batch["image"], batch["mask"])
+        if self._draws is not None:
+            batch["image"], batch["mask"] = transform(
+                batch["image"], batch["mask"], self._draws, 1 + max(self.labels.values())
+            )
         batch["indices"] = self.indices_of(batch["mask"], batch["spacing"])
         return batch
 
-    def _augment(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        self._seed_epoch()
-        draws = draw(self.augmentation, len(image), self.matrix, self._generator)
-        noise_seed = int(torch.randint(2**31, (), generator=self._generator))
-        return transform(image, mask, draws, noise_seed)
+    def _draws_of_epoch(self, samples: Tensor) -> Draws:
+        """Return the draws of some samples, another for each epoch and rank (P13).
 
-    def _seed_epoch(self) -> None:
-        """Start a new stream of draws in each epoch, another on each rank (P13)."""
+        They depend on seed, epoch, rank and sample alone, so that a run which resumes in the
+        middle of an epoch goes on with the stream of a run that was never stopped.
+        """
         assert self.trainer is not None
-        epoch = self.trainer.current_epoch
-        if epoch != self._epoch_drawn:
-            stream = np.random.SeedSequence([self._seed, epoch, self.trainer.global_rank])
-            self._generator.manual_seed(int(stream.generate_state(1, np.uint64)[0]) >> 1)
-            self._epoch_drawn = epoch
+        stream = (self._seed, self.trainer.current_epoch, self.trainer.global_rank)
+        if stream != self._epoch_drawn:
+            state = np.random.SeedSequence(stream).generate_state(1, np.uint64)
+            generator = torch.Generator().manual_seed(int(state[0]) >> 1)
+            count = len(self._train_dataset)
+            self._epoch_draws = draw(self.augmentation, count, self.matrix, generator)
+            self._epoch_drawn = stream
+        return self._epoch_draws[samples]
 
     @property
     def _seed(self) -> int:
@@ -233,6 +250,7 @@ class CardiacDataModule(LightningDataModule):
             "layout": self.layout,
             "matrix": self.matrix,
             "spacing_mm": self.spacing_mm,
+            "normalise": self.normalise,
         }
         key = store_key(self.cases, settings)
         folder = (self.cache_dir or cache_folder()) / "prepared" / f"{self.layout}-{key[:16]}"

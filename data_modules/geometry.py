@@ -1,10 +1,15 @@
 """Between the geometry of a file and the prepared grid: one resampling each way."""
 
+from typing import Literal
+
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
+
+Normalise = Literal["volume", "slice"]
+"""Over which voxels an image is brought to mean 0 and SD 1."""
 
 
 def prepared_grid(image: sitk.Image, matrix: tuple[int, int], spacing_mm: float) -> sitk.Image:
@@ -32,21 +37,30 @@ def prepared_grid(image: sitk.Image, matrix: tuple[int, int], spacing_mm: float)
 
 
 def prepare_image(
-    image: sitk.Image, matrix: tuple[int, int], spacing_mm: float
+    image: sitk.Image,
+    matrix: tuple[int, int],
+    spacing_mm: float,
+    normalise: Normalise = "volume",
 ) -> NDArray[np.float32]:
-    """Normalise a volume to mean 0 and SD 1 over its voxels and resample it linearly in plane.
+    """Normalise a volume to mean 0 and SD 1 and resample it linearly in plane.
 
     Args:
         image: volume, any intensity unit.
         matrix: rows and columns of the result.
         spacing_mm: in-plane spacing of the result.
+        normalise: over the whole volume, or over each slice, where slices differ in brightness.
 
     Returns:
         (S, H, W); 0, the mean, where the volume does not reach.
     """
-    voxels = sitk.GetArrayViewFromImage(image)
-    mean, deviation = float(voxels.mean()), float(voxels.std())
-    normalised = (sitk.Cast(image, sitk.sitkFloat32) - mean) / max(deviation, 1e-6)
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
+    axes = (1, 2) if normalise == "slice" else None
+    mean = voxels.mean(axis=axes, keepdims=True, dtype=np.float64)
+    deviation = voxels.std(axis=axes, keepdims=True, dtype=np.float64)
+    normalised = sitk.GetImageFromArray(
+        ((voxels - mean) / np.maximum(deviation, 1e-6)).astype(np.float32)
+    )
+    normalised.CopyInformation(image)
     return _resample(normalised, prepared_grid(image, matrix, spacing_mm), sitk.sitkLinear, 0.0)
 
 

@@ -154,6 +154,7 @@ class SliceDataset(Dataset[Batch]):
             "slice": torch.from_numpy(self.store.slice[positions]),
             "indices": torch.full((len(positions), self.num_indices), torch.nan),
             "label": self.label[case],
+            "sample": torch.as_tensor(indices),
         }
 
 

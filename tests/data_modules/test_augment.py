@@ -15,14 +15,25 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def affine(theta):
-    return Draws(torch.tensor([theta]), torch.ones(1), torch.zeros(1))
+def only(theta=((1, 0, 0), (0, 1, 0)), gamma=1.0, bias=0.0, noise=0.0):
+    return Draws(
+        torch.tensor([theta], dtype=torch.float32),
+        torch.tensor([gamma]),
+        torch.full((1, 1, 3, 3), bias),
+        torch.tensor([noise]),
+        torch.tensor([7]),
+    )
 
 
 def test_identity_changes_nothing():
     image, mask = torch.randn(3, 1, 20, 24), torch.randint(0, 3, (3, 20, 24))
-    draws = draw(Augmentation(probability=0.0, noise=1.0, gamma=1.0), 3, (20, 24), generator())
-    moved, moved_mask = transform(image, mask, draws)
+    draws = draw(
+        Augmentation(probability=0.0, noise=1.0, gamma=1.0, bias=1.0, shear_deg=20),
+        3,
+        (20, 24),
+        generator(),
+    )
+    moved, moved_mask = transform(image, mask, draws, num_classes=3)
     torch.testing.assert_close(moved, image, atol=1e-5, rtol=0)
     assert torch.equal(moved_mask, mask)
 
@@ -37,7 +48,7 @@ def test_rotation_translation_and_zoom_agree_with_scipy():
     ours, _ = transform(
         torch.tensor(image, dtype=torch.float32)[None, None],
         torch.zeros(1, 40, 48, dtype=torch.int64),
-        affine(theta),
+        only(theta),
     )
     swap = np.array([[0, 1], [1, 0]])  # scipy works in rows and columns about the corner
     matrix = swap @ turn @ swap
@@ -51,7 +62,7 @@ def test_rotation_translation_and_zoom_agree_with_scipy():
 def test_a_whole_pixel_shift_moves_image_and_mask_alike_and_fills_with_background():
     image, mask = torch.rand(1, 1, 8, 8) + 1, torch.ones(1, 8, 8, dtype=torch.int64)
     theta = [[1.0, 0.0, -2.0], [0.0, 1.0, 0.0]]  # content moves two columns to the right
-    moved, moved_mask = transform(image, mask, affine(theta))
+    moved, moved_mask = transform(image, mask, only(theta))
     torch.testing.assert_close(moved[..., 2:], image[..., :-2], atol=1e-4, rtol=0)
     assert not moved[..., :2].any()
     assert moved_mask[0, :, :2].sum() == 0
@@ -98,10 +109,60 @@ def test_the_same_seed_draws_the_same_and_another_does_not():
 
 def test_contrast_keeps_sign_and_unit_and_noise_has_its_deviation():
     image = torch.tensor([[[[-4.0, -1.0], [1.0, 4.0]]]])
-    still = torch.eye(2, 3)[None]
     mask = torch.zeros(1, 2, 2, dtype=torch.int64)
-    moved, _ = transform(image, mask, Draws(still, torch.tensor([0.5]), torch.zeros(1)))
+    moved, _ = transform(image, mask, only(gamma=0.5))
     torch.testing.assert_close(moved.flatten(), torch.tensor([-2.0, -1.0, 1.0, 2.0]))
     blank, mask = torch.zeros(1, 1, 64, 64), torch.zeros(1, 64, 64, dtype=torch.int64)
-    noisy, _ = transform(blank, mask, Draws(still, torch.ones(1), torch.tensor([0.3])))
+    noisy, _ = transform(blank, mask, only(noise=0.3))
     assert float(noisy.std()) == pytest.approx(0.3, rel=0.05)
+
+
+def test_shading_multiplies_by_a_smooth_field():
+    image = torch.full((1, 1, 16, 16), 2.0)
+    mask = torch.zeros(1, 16, 16, dtype=torch.int64)
+    shaded, _ = transform(image, mask, only(bias=math.log(1.5)))
+    torch.testing.assert_close(shaded, torch.full((1, 1, 16, 16), 3.0))
+    ranges = Augmentation(probability=1.0, rotation_deg=0, translation=0, bias=0.5)
+    shaded, _ = transform(image, mask, draw(ranges, 1, (16, 16), generator()))
+    assert 0.01 < float(shaded.std()) < 1.0
+    assert float(shaded.diff(dim=3).abs().max()) < 0.25 * float(shaded.max())
+
+
+def test_shear_tilts_columns_and_keeps_areas():
+    ranges = Augmentation(probability=1.0, rotation_deg=0, translation=0, shear_deg=20)
+    linear = draw(ranges, 2000, (8, 8), generator()).theta[:, :, :2]
+    torch.testing.assert_close(torch.linalg.det(linear), torch.ones(2000))
+    angles = torch.rad2deg(torch.atan(linear[:, 0, 1]))
+    assert 19 < float(angles.abs().max()) <= 20.001
+    assert float(angles.mean()) == pytest.approx(0, abs=1)
+
+
+def test_the_border_of_a_thin_ring_is_truer_than_by_nearest_neighbour():
+    axis = torch.arange(64) - 31.5
+    radius = (axis[:, None] ** 2 + axis**2).sqrt()
+    truth = ((radius > 15) & (radius < 18.5)).long()
+    ours = nearest = 0
+    for angle in torch.linspace(0.1, 1.5, 15).tolist():
+        theta = [[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0]]
+        _, turned = transform(torch.zeros(1, 1, 64, 64), truth[None], only(theta))
+        turn = np.array(theta)[:, :2]
+        other = ndimage.affine_transform(
+            truth.numpy(), turn, 31.5 * (1 - turn.sum(1)), order=0, mode="constant"
+        )
+        ours += int((turned[0] != truth).sum())
+        nearest += int((other != truth.numpy()).sum())
+    assert ours < 0.9 * nearest
+
+
+def test_unlabelled_pixels_of_an_annotated_slice_move_with_it():
+    mask = torch.ones(1, 8, 8, dtype=torch.int64)
+    mask[..., :2] = UNLABELLED
+    _, moved = transform(torch.zeros(1, 1, 8, 8), mask, only([[1, 0, -3], [0, 1, 0]]))
+    assert moved[0, 0].tolist() == [0, 0, 0, UNLABELLED, UNLABELLED, 1, 1, 1]
+
+
+def test_the_draws_of_a_batch_are_those_of_its_samples():
+    draws = draw(Augmentation(noise=1.0), 10, (8, 8), generator())
+    some = draws[torch.tensor([7, 2])]
+    assert torch.equal(some.theta, draws.theta[[7, 2]])
+    assert some.noise_seed.tolist() == draws.noise_seed[[7, 2]].tolist()

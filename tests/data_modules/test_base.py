@@ -27,6 +27,10 @@ def module(root, **settings):
     return data
 
 
+def transferred(data, batch):
+    return data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
+
+
 def patients(data, loader):
     rows = torch.cat([batch["case"] for batch in loader])
     return set(data.case_table["patient_id"].iloc[rows.numpy()])
@@ -58,7 +62,7 @@ def test_an_epoch_holds_each_slice_and_its_copies(root):
 
 def test_a_batch_keeps_the_contract(root):
     data = module(root)
-    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    batch = transferred(data, next(iter(data.val_dataloader())))
     assert {key: value.dtype for key, value in batch.items()} == {
         "image": torch.float32,
         "mask": torch.int64,
@@ -67,6 +71,7 @@ def test_a_batch_keeps_the_contract(root):
         "slice": torch.int64,
         "indices": torch.float32,
         "label": torch.int64,
+        "sample": torch.int64,
     }
     ring = (batch["mask"][0] == 1).sum() * 1.5625**2
     assert float(batch["indices"][0, 0]) == pytest.approx(float(ring))
@@ -77,9 +82,9 @@ def test_a_batch_keeps_the_contract(root):
 def test_areas_follow_the_transformed_mask(root):
     data = module(root, augmentation=Augmentation(probability=1.0, translation=0.5))
     data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)
-    before = next(iter(data.val_dataloader()))
+    before = next(iter(data.train_dataloader()))
     still = data.indices_of(before["mask"], before["spacing"])
-    batch = data.on_after_batch_transfer(before, 0)
+    batch = transferred(data, before)
     expected = (batch["mask"] == 1).sum((1, 2)) * 1.5625**2
     torch.testing.assert_close(batch["indices"][:, 0], expected)
     assert not torch.equal(batch["indices"], still)
@@ -91,26 +96,40 @@ def test_slices_without_annotation_have_no_area():
 
 
 def test_chance_differs_by_epoch_and_rank_and_repeats_with_the_seed(root):
-    def draws(epoch, rank, seed):
+    def epoch(number, rank, seed):
         torch.manual_seed(seed)
-        data = module(root)
-        data.trainer = SimpleNamespace(training=True, current_epoch=epoch, global_rank=rank)
-        image, mask = torch.rand(1, 1, 32, 32, generator=torch.Generator()), torch.ones(1, 32, 32)
-        return data._augment(image, mask.long())[0]
+        data = module(root, augmentation=Augmentation(noise=0.5, gamma=0.5))
+        data.trainer = SimpleNamespace(
+            training=True, current_epoch=number, global_rank=rank, world_size=2
+        )
+        batch = next(iter(data.train_dataloader()))
+        return transferred(data, batch)["image"]
 
     settings = [(e, r, s) for e in (0, 1) for r in (0, 1) for s in (0, 1)]
-    images = [draws(*one) for one in settings]
-    again = [draws(*one) for one in settings]
+    images = [epoch(*one) for one in settings]
+    again = [epoch(*one) for one in settings]
     assert all(torch.equal(a, b) for a, b in zip(images, again, strict=True))
-    data = ManifestDataModule()
-    seen = set()
-    for epoch, rank, seed in settings:
-        torch.manual_seed(seed)
-        data.trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-        data._epoch_drawn = -1
-        data._seed_epoch()
-        seen.add(data._generator.initial_seed())
-    assert len(seen) == len(settings)
+    sums = {float(image.double().abs().sum()) for image in images}
+    assert len(sums) == len(settings)
+
+
+def test_chance_goes_on_in_the_middle_of_an_epoch(root):
+    """A run that resumes at batch 3 augments it as the run that was not stopped did."""
+
+    def batches(skip):
+        data = module(root, batch_size=4, augmentation=Augmentation(noise=0.5))
+        data.trainer = SimpleNamespace(training=True, current_epoch=1, global_rank=0, world_size=1)
+        return [transferred(data, b)["image"] for b in list(data.train_dataloader())[skip:]]
+
+    torch.manual_seed(0)
+    whole, rest = batches(0), batches(3)
+    assert all(torch.equal(a, b) for a, b in zip(whole[3:], rest, strict=True))
+
+
+def test_slices_are_normalised_alone_where_asked(root):
+    image = module(root, normalise="slice", spacing_mm=1.0).store.image.astype(np.float32)
+    assert np.abs(image.mean((1, 2))).max() < 0.05
+    assert len(stores(root)) == 1
 
 
 def test_the_store_is_made_once_and_read_from_disk(root):

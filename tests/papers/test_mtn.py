@@ -64,6 +64,28 @@ def test_every_parameter_learns():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in paper.parameters())
 
 
+def test_the_trunk_feels_the_share_of_the_area_branch_that_is_asked_for():
+    def gradient(share):
+        torch.manual_seed(0)
+        paper = MTN(**SMALL, weighting=lambda: SingleTask("area"), area_gradient=share)
+        batch = make_batch()
+        torch.manual_seed(1)
+        paper.losses(paper(batch["image"]), batch)["area"].mean.backward()
+        return paper.trunk.encoders[0][0].weight.grad, paper.area_head.linear.weight.grad
+
+    (trunk, head), (damped, same) = gradient(1.0), gradient(0.25)
+    torch.testing.assert_close(damped, 0.25 * trunk)
+    torch.testing.assert_close(same, head)
+
+
+def test_the_mask_loss_may_hold_the_dice_loss():
+    batch, outputs = make_batch(), {"mask": torch.zeros(2, 32, 32)}
+    plain = MTN(**SMALL).losses(outputs, batch)["mask"].mean
+    both = MTN(**SMALL, mask_loss="cross_entropy_dice").losses(outputs, batch)["mask"].mean
+    half, ring = 0.5 * 2 * 1024, 2 * 144
+    assert float(both - plain) == pytest.approx(1 - (ring + 1) / (half + ring + 1), abs=1e-5)
+
+
 def test_losses_fall_on_one_batch():
     torch.manual_seed(0)
     paper = MTN(**SMALL, weighting=lambda: FixedWeighting({"mask": 1, "area": 0.01}))
