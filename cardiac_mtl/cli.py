@@ -15,7 +15,7 @@ COMMANDS = {
     "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
     "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),
     "phantom": ("cardiac_mtl.phantom_cohort", "write a cohort of phantom hearts to disk"),
-    "check": ("cardiac_mtl.checking", "read every file of a data set and name what is wrong"),
+    "check": ("cardiac_mtl.data_check", "read every file of a data set and name what is wrong"),
 }
 
 

@@ -19,10 +19,12 @@ from cardiac_mtl.contracts import Batch
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
+from data_modules.findings import OnError, refuse
 from data_modules.geometry import Normalise, prepare_image, prepare_mask
-from data_modules.readers import read_volume
+from data_modules.readers import count_slices, read_volume
 from data_modules.splits import Split, check_fold, digest, make_splits, save_splits
 from data_modules.store import (
+    Plan,
     PreparedCase,
     PreparedStore,
     SliceDataset,
@@ -106,8 +108,8 @@ class CardiacDataModule(LightningDataModule):
         return folder.parent.name if folder.suffix == ".csv" else folder.name
 
     @abstractmethod
-    def find_cases(self, root: Path) -> list[Case]:
-        """Return the cases below a folder, in a fixed order."""
+    def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
+        """Return the cases below a folder, in a fixed order; faults go to `on_error`."""
 
     @abstractmethod
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
@@ -252,9 +254,15 @@ class CardiacDataModule(LightningDataModule):
             "spacing_mm": self.spacing_mm,
             "normalise": self.normalise,
         }
-        key = store_key(self.cases, settings)
-        folder = (self.cache_dir or cache_folder()) / "prepared" / f"{self.layout}-{key[:16]}"
-        return open_store(folder, self.cases, self.prepare_case)
+        cache = self.cache_dir or cache_folder()
+        key = store_key(self.cases, settings, cache)
+        return open_store(
+            cache / "prepared" / f"{self.layout}-{key[:16]}",
+            self.cases,
+            self.prepare_case,
+            lambda: Plan(tuple(count_slices(case.image) for case in self.cases), self.matrix),
+            settings,
+        )
 
     def _dataset(self, patients: Sequence[str], repeats: int = 1) -> SliceDataset:
         rows = np.flatnonzero(self.case_table["patient_id"].isin(patients))

@@ -1,14 +1,15 @@
 """The case table: one row a volume, whatever the data set. Checked before anything is read."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from data_modules.findings import OnError, refuse
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class Case:
     centre: str = ""
     vendor: str = ""
     label: int = UNLABELLED
+    other: Mapping[str, str] = field(default_factory=dict)
+    """Further columns of the source's table: folds may be stratified by them."""
 
 
 COLUMNS = (
@@ -42,26 +45,31 @@ COLUMNS = (
 
 def case_table(cases: Sequence[Case]) -> pd.DataFrame:
     """Return the table that splits and evaluation read: row i is case i, no paths."""
-    rows = [[getattr(case, column) for column in COLUMNS] for case in cases]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    rows = [{c: getattr(case, c) for c in COLUMNS} | dict(case.other) for case in cases]
+    others = dict.fromkeys(column for case in cases for column in case.other)
+    return pd.DataFrame(rows, columns=[*COLUMNS, *others])
 
 
-def check_cases(cases: Sequence[Case], root: Path) -> None:
+def check_cases(cases: Sequence[Case], root: Path, on_error: OnError = refuse) -> None:
     """Refuse a data set without cases, and two cases of one name.
 
     Args:
         cases: of the whole data set.
         root: where they were sought.
+        on_error: what to do with a fault.
 
     Raises:
-        UserError: see above.
+        UserError: see above, unless `on_error` does otherwise.
     """
     if not cases:
-        raise UserError("no case found", where=str(root), fix="check `data.root`")
-    counts = Counter(case.case_id for case in cases)
-    if doubled := [case_id for case_id, count in counts.items() if count > 1]:
-        raise UserError(
-            f"case_id {doubled[0]!r} occurs {counts[doubled[0]]} times",
-            where=str(root),
-            fix="give every case its own",
-        )
+        on_error(UserError("no case found", where=str(root), fix="check `data.root`"))
+    for case_id, count in Counter(case.case_id for case in cases).items():
+        if count > 1:
+            on_error(
+                UserError(
+                    f"case_id {case_id!r} occurs {count} times",
+                    where=str(root),
+                    fix="give every case its own",
+                    code="doubled_case",
+                )
+            )

@@ -16,6 +16,9 @@ UNREADABLE = (
     ValueError,
     TypeError,
     OverflowError,
+    MemoryError,
+    KeyError,
+    IndexError,
     AttributeError,
     NotImplementedError,
     RuntimeError,
@@ -36,4 +39,5 @@ def damaged(path: Path, what: str, error: Exception) -> UserError:
         f"{what} ({type(error).__name__})",
         where=str(path),
         fix="copy the file again from its source",
+        code="damaged",
     )

@@ -1,46 +1,64 @@
-"""Single-frame DICOM slices to a volume: their order, their geometry, their values."""
+"""DICOM images to volumes: their order, their geometry, their values, their phases."""
 
-import logging
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.errors import InvalidDicomError
 
 from cardiac_mtl.errors import UserError
 from data_modules.damage import UNREADABLE, damaged
+from data_modules.findings import notice
 
 TOLERANCE = 1e-3
 """Largest difference of two slices that count as alike: mm, or units of a direction cosine."""
+PLACE_MM = 0.05
+"""Images nearer than this along the slice normal lie in one slice."""
 
-_log = logging.getLogger(__name__)
+_GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
 @dataclass(frozen=True)
-class _Slice:
-    """The geometry of one DICOM slice in LPS mm, read without its pixels."""
+class Frame:
+    """One image in one slice: a single-frame file, or a frame of an enhanced multi-frame one."""
 
+    file: Path
+    number: int
+    """Of the frame within its file, from 0."""
     position: NDArray[np.float64]
+    """Of the first pixel, LPS mm."""
     axes: NDArray[np.float64]
     """(2, 3), direction along a row and along a column."""
     spacing: NDArray[np.float64]
-    """Of rows and of columns."""
+    """Of rows and of columns, mm."""
     size: tuple[int, int]
     """Columns and rows."""
     thickness: float
+    """Distance to the next slice as the header says, mm."""
+    time: float
+    """After the R wave, ms; or the number of the phase."""
+    instance: int
 
     @property
     def normal(self) -> NDArray[np.float64]:
+        """Return the direction across the slice."""
         return np.cross(*self.axes)
 
 
-def read_slices(files: Sequence[Path]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Stack single-frame slices in the order given.
+def read_slices(
+    files: Sequence[Path], phase: int | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Stack slices to a volume.
 
     Args:
-        files: one slice each.
+        files: one slice each, in the order wanted; or enhanced multi-frame files of one stack or
+            cine, whose slices are then ordered from base to apex.
+        phase: of multi-frame files that hold several.
 
     Returns:
         Voxels (S, H, W), rescaled as the headers say, and the affine (4, 4) from (column, row,
@@ -49,22 +67,34 @@ def read_slices(files: Sequence[Path]) -> tuple[NDArray[np.float32], NDArray[np.
     Raises:
         UserError: a file is absent or damaged, or does not continue the first.
     """
-    slices = [_dicom_slice(file) for file in files]
-    first = slices[0]
-    for file, other in zip(files, slices, strict=True):
-        _refuse_other_slice(other, first, file)
+    data = [_dicom(file, pixels=True) for file in files]
+    frames = [
+        one for file, dataset in zip(files, data, strict=True) for one in _frames(dataset, file)
+    ]
+    if len(frames) > len(files):
+        frames = _phases(frames, files[0])[phase or 0]
+    first = frames[0]
+    for other in frames:
+        _refuse_other_slice(other, first)
     affine = np.eye(4)
     affine[:3, :2] = first.axes.T * first.spacing[::-1]
-    affine[:3, 2] = first.normal * _slice_step(slices, files[0])
+    affine[:3, 2] = first.normal * _slice_step(frames)
     affine[:3, 3] = first.position
-    return np.stack([_dicom_pixels(file) for file in files]), affine
+    pixels = {file: _pixels(dataset, file) for file, dataset in zip(files, data, strict=True)}
+    return np.stack([pixels[one.file][one.number] for one in frames]), affine
+
+
+def read_frames(file: Path) -> list[Frame]:
+    """Read the headers of all images of a file.
+
+    Raises:
+        UserError: it is absent, damaged, or has no geometry.
+    """
+    return _frames(_dicom(file, pixels=False), file)
 
 
 def order_by_position(files: Sequence[Path]) -> list[Path]:
     """Sort the DICOM slices of one volume from base to apex.
-
-    The apex of a heart in its usual place lies left, in front of and below its base: of the two
-    directions of the slice normal, the one nearer to LPS (1, -1, -1) points to it.
 
     Args:
         files: one slice each, any order.
@@ -72,99 +102,247 @@ def order_by_position(files: Sequence[Path]) -> list[Path]:
     Returns:
         The same files.
     """
-    slices = [_dicom_slice(file) for file in files]
-    normal = slices[0].normal
+    return [one.file for one in _base_to_apex([read_frames(file)[0] for file in files])]
+
+
+def phases_of_folder(folder: Path) -> list[tuple[Path, ...]]:
+    """Assemble the single-frame files of one cine, or of one stack, that a folder holds.
+
+    Images of one position follow one another by trigger time, then by instance number.
+
+    Args:
+        folder: other files than DICOM images are left aside.
+
+    Returns:
+        For each phase its files from base to apex; none when the folder holds no DICOM image.
+
+    Raises:
+        UserError: slices are tilted, missing or doubled.
+    """
+    frames = [one for file in sorted(folder.iterdir()) for one in _frames_if_dicom(file)]
+    if not frames:
+        return []
+    usual = _usual_orientation(frames)
+    for other in frames:
+        _refuse_other_slice(other, usual)
+    return [tuple(one.file for one in phase) for phase in _phases(frames, folder)]
+
+
+def count_phases(file: Path) -> int:
+    """Return how many phases a DICOM file holds: one, unless it is multi-frame."""
+    frames = read_frames(file)
+    return len(frames) // len(_places(frames))
+
+
+def _phases(frames: Sequence[Frame], where: Path) -> list[list[Frame]]:
+    """Return the frames of each phase, base to apex."""
+    places = _places(frames)
+    _refuse_uneven(places, where)
+    for place in places:
+        place.sort(key=lambda one: (one.time, one.instance, one.number))
+    return [_base_to_apex(phase) for phase in zip(*places, strict=True)]
+
+
+def _places(frames: Sequence[Frame]) -> list[list[Frame]]:
+    """Group frames by their position along the slice normal."""
+    normal = frames[0].normal
+    along = {id(one): float(one.position @ normal) for one in frames}
+    ordered = sorted(frames, key=lambda one: along[id(one)])
+    places = [[ordered[0]]]
+    for one in ordered[1:]:
+        if along[id(one)] - along[id(places[-1][0])] < PLACE_MM:
+            places[-1].append(one)
+        else:
+            places.append([one])
+    return places
+
+
+def _base_to_apex(frames: Sequence[Frame]) -> list[Frame]:
+    """Sort the slices of one volume.
+
+    The apex of a heart in its usual place lies left, in front of and below its base: of the two
+    directions of the slice normal, the one nearer to LPS (1, -1, -1) points to it.
+    """
+    normal = frames[0].normal
     towards_apex = normal * (1.0 if normal @ np.array([1.0, -1.0, -1.0]) >= 0 else -1.0)
-    positions = [float(one.position @ towards_apex) for one in slices]
-    return [files[k] for k in np.argsort(positions, kind="stable")]
+    return sorted(frames, key=lambda one: float(one.position @ towards_apex))
 
 
-def _dicom(file: Path, pixels: bool) -> pydicom.Dataset:
+def _dicom(file: Path, *, pixels: bool) -> pydicom.Dataset:
     if not file.is_file():
-        raise UserError("no such file", where=str(file), fix="restore it")
+        raise UserError("no such file", where=str(file), fix="restore it", code="missing_file")
     try:
         return pydicom.dcmread(file, stop_before_pixels=not pixels)
     except UNREADABLE as error:
         raise damaged(file, "is damaged or not DICOM", error) from error
 
 
-def _dicom_slice(file: Path) -> _Slice:
-    header = _dicom(file, pixels=False)
+def _frames_if_dicom(file: Path) -> list[Frame]:
+    """Return the frames of a DICOM image, none for any other file."""
+    if not file.is_file():
+        return []
     try:
-        missing = [
-            key
-            for key in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
-            if not header.get(key)
-        ]
-        if not missing:
-            return _Slice(
-                np.asarray(header.ImagePositionPatient, np.float64).reshape(3),
-                np.asarray(header.ImageOrientationPatient, np.float64).reshape(2, 3),
-                np.asarray(header.PixelSpacing, np.float64).reshape(2),
-                (int(header.Columns), int(header.Rows)),
-                float(header.get("SpacingBetweenSlices") or header.get("SliceThickness") or 1.0),
+        header = pydicom.dcmread(file, stop_before_pixels=True)
+    except InvalidDicomError:
+        return []
+    except UNREADABLE as error:
+        raise damaged(file, "is damaged or not DICOM", error) from error
+    return _frames(header, file) if "Rows" in header else []
+
+
+def _frames(dataset: pydicom.Dataset, file: Path) -> list[Frame]:
+    try:
+        shared = _first(dataset, "SharedFunctionalGroupsSequence")
+        groups = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
+        if len(groups) != int(dataset.get("NumberOfFrames") or 1):
+            raise UserError(
+                f"has {dataset.get('NumberOfFrames')} frames without a position each",
+                where=str(file),
+                fix="export one grey-scale file a slice and phase",
+                code="multi_frame",
             )
+        return [_frame(dataset, shared, group, file, n) for n, group in enumerate(groups)]
     except UNREADABLE as error:
         raise damaged(file, "has a damaged header", error) from error
-    raise UserError(
-        f"lacks {', '.join(missing)}", where=str(file), fix="export it with its geometry"
+
+
+def _frame(
+    dataset: pydicom.Dataset,
+    shared: pydicom.Dataset,
+    group: pydicom.Dataset,
+    file: Path,
+    number: int,
+) -> Frame:
+    def look(keyword: str, sequence: str) -> Any:  # noqa: ANN401 - as DICOM has it
+        """Look where an enhanced image keeps a value, then where a classic one does."""
+        for place in (_first(group, sequence), _first(shared, sequence), dataset):
+            if (value := place.get(keyword)) is not None and value != "":
+                return value
+        return None
+
+    found = [
+        look("ImagePositionPatient", "PlanePositionSequence"),
+        look("ImageOrientationPatient", "PlaneOrientationSequence"),
+        look("PixelSpacing", "PixelMeasuresSequence"),
+    ]
+    if missing := [k for k, value in zip(_GEOMETRY, found, strict=True) if not value]:
+        raise UserError(
+            f"lacks {', '.join(missing)}",
+            where=str(file),
+            fix="export it with its geometry",
+            code="dicom_header",
+        )
+    thickness = look("SpacingBetweenSlices", "PixelMeasuresSequence") or look(
+        "SliceThickness", "PixelMeasuresSequence"
+    )
+    time = look("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence")
+    if time is None:
+        time = look("TemporalPositionIndex", "FrameContentSequence")
+    return Frame(
+        file=file,
+        number=number,
+        position=np.asarray(found[0], np.float64).reshape(3),
+        axes=np.asarray(found[1], np.float64).reshape(2, 3),
+        spacing=np.asarray(found[2], np.float64).reshape(2),
+        size=(int(dataset.Columns), int(dataset.Rows)),
+        thickness=float(thickness or 1.0),
+        time=float(dataset.get("TriggerTime") or 0) if time is None else float(time),
+        instance=int(dataset.get("InstanceNumber") or 0),
     )
 
 
-def _dicom_pixels(file: Path) -> NDArray[np.float32]:
-    dataset = _dicom(file, pixels=True)
+def _first(dataset: pydicom.Dataset, sequence: str) -> pydicom.Dataset:
+    items = dataset.get(sequence)
+    return items[0] if items else pydicom.Dataset()
+
+
+def _pixels(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
+    """Return (frames, H, W), rescaled."""
     try:
         pixels = dataset.pixel_array.astype(np.float32)
-        slope = float(dataset.get("RescaleSlope", 1) or 1)
-        intercept = float(dataset.get("RescaleIntercept", 0) or 0)
+        shared = _first(dataset, "SharedFunctionalGroupsSequence")
+        rescale = _first(shared, "PixelValueTransformationSequence") or dataset
+        slope = float(rescale.get("RescaleSlope", 1) or 1)
+        intercept = float(rescale.get("RescaleIntercept", 0) or 0)
     except UNREADABLE as error:
         raise damaged(file, "has no readable pixels", error) from error
-    if pixels.ndim != 2:
+    if int(dataset.get("SamplesPerPixel", 1)) != 1:
         raise UserError(
-            f"has {pixels.shape[0]} frames or samples a pixel",
+            f"has {dataset.SamplesPerPixel} samples a pixel",
             where=str(file),
             fix="export one grey-scale file a slice and phase",
+            code="colour",
         )
-    return pixels * slope + intercept
+    return (pixels if pixels.ndim == 3 else pixels[None]) * slope + intercept
 
 
-def _refuse_other_slice(other: _Slice, first: _Slice, file: Path) -> None:
+def _usual_orientation(frames: Sequence[Frame]) -> Frame:
+    """Return a frame whose orientation most others share, so that the odd one out is named."""
+    keys = [(one.axes.round(2).tobytes(), one.size) for one in frames]
+    usual = Counter(keys).most_common(1)[0][0]
+    return frames[keys.index(usual)]
+
+
+def _refuse_other_slice(other: Frame, first: Frame) -> None:
     if other.size != first.size:
         raise UserError(
-            f"has {other.size[0]} x {other.size[1]} pixels, the first slice "
+            f"has {other.size[0]} x {other.size[1]} pixels, the other slices "
             f"{first.size[0]} x {first.size[1]}",
-            where=str(file),
+            where=str(other.file),
             fix="remove it from the series",
+            code="mixed_sizes",
         )
     fields = {"orientation": (other.axes, first.axes), "spacing": (other.spacing, first.spacing)}
     for name, (found, expected) in fields.items():
         off = float(np.abs(found - expected).max())
-        if off > TOLERANCE:
+        if not off <= TOLERANCE:
             raise UserError(
-                f"its {name} differs from that of the first slice by {off:.4g}",
-                where=str(file),
+                f"its {name} differs from that of the other slices by {off:.4g}",
+                where=str(other.file),
                 fix="remove it from the series",
+                code="tilted_slice" if name == "orientation" else "mixed_spacing",
             )
 
 
-def _slice_step(slices: Sequence[_Slice], where: Path) -> float:
+def _refuse_uneven(places: Sequence[Sequence[Frame]], where: Path) -> None:
+    """Refuse a cine whose slices have different numbers of phases, naming the odd ones out."""
+    usual, _ = Counter(len(place) for place in places).most_common(1)[0]
+    for number, place in enumerate(places):
+        if len(place) == usual:
+            continue
+        times: dict[float, list[str]] = defaultdict(list)
+        for one in place:
+            times[one.time].append(one.file.name)
+        twice = [names for names in times.values() if len(names) > 1]
+        known = f", {' and '.join(twice[0][:2])} at one time" if twice and len(times) > 1 else ""
+        raise UserError(
+            f"slice {number} has {len(place)} images, the others {usual}{known}",
+            where=str(where),
+            fix="give one complete short-axis series, one image a slice and phase",
+            code="duplicate_slice" if len(place) > usual else "missing_image",
+        )
+
+
+def _slice_step(frames: Sequence[Frame]) -> float:
     """Return the distance from one slice to the next in mm, negative against the normal."""
-    if len(slices) == 1:
-        return slices[0].thickness
-    steps = np.diff([one.position @ slices[0].normal for one in slices])
+    if len(frames) == 1:
+        return frames[0].thickness
+    steps = np.diff([one.position @ frames[0].normal for one in frames])
     if abs(np.sign(steps).sum()) < len(steps) or np.abs(steps).min() < TOLERANCE:
         raise UserError(
             "the slices of its series lie twice at one place or out of order",
-            where=str(where),
+            where=str(frames[0].file),
             fix="keep one file a slice, sorted from base to apex",
+            code="duplicate_slice",
         )
     usual = float(np.sign(steps[0]) * np.sort(np.abs(steps))[(len(steps) - 1) // 2])
-    off = float(np.abs(steps - usual).max())
+    odd = int(np.abs(steps - usual).argmax())
+    off = float(abs(steps[odd] - usual))
     if off > 0.01 * abs(usual):
-        _log.warning(
-            "%s: slices %.4g mm apart, one step is off by %.4g: is a slice missing?",
-            where.name,
-            abs(usual),
-            off,
+        notice(
+            "missing_slice",
+            frames[odd].file,
+            f"the next slice is {abs(steps[odd]):.4g} mm away, others {abs(usual):.4g} mm: "
+            "is a slice missing? all are taken as evenly spaced",
         )
     return usual

@@ -1,13 +1,13 @@
 """Any data set behind a `cases.csv`, one row a volume, paths relative to it.
 
 Layout: `<root>/cases.csv` with `case_id, patient_id, image` and, as far as known, `mask, phase,
-sequence, pathology, centre, vendor, label`; images and masks are 2-D, 3-D or 4-D NIfTI, slices
-base to apex. A 4-D image is one case a phase.
+sequence, pathology, centre, vendor, label`; further columns are kept, folds may be stratified by
+them. Images are 2-D, 3-D or 4-D NIfTI, or DICOM files, or folders of the DICOM files of one stack
+or cine; masks are NIfTI; slices base to apex. A cine is one case a phase.
 """
 
 import csv
 import io
-import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from difflib import get_close_matches
@@ -21,13 +21,13 @@ from cardiac_mtl.contracts import UNLABELLED, CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
-from data_modules.readers import nifti_shape, read_mask
+from data_modules.findings import OnError, notice, refuse
+from data_modules.readers import phases_in, read_mask, shape_of, shape_of_volume
 
 TABLE = "cases.csv"
 REQUIRED = ("case_id", "patient_id", "image")
+_MARK = "\ufeff"
 OPTIONAL = ("mask", "phase", "sequence", "pathology", "centre", "vendor", "label")
-
-_log = logging.getLogger(__name__)
 
 
 class ManifestDataModule(CardiacDataModule):
@@ -36,67 +36,89 @@ class ManifestDataModule(CardiacDataModule):
     layout = "manifest"
 
     @override
-    def find_cases(self, root: Path) -> list[Case]:
-        return find_cases(root)
+    def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
+        return find_cases(root, on_error)
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
         return read_mask(case.mask, image, self.labels, case.frame) if case.mask else None
 
 
-def find_cases(root: Path) -> list[Case]:
+def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
     """Read the table.
 
     Args:
         root: the folder that holds `cases.csv`, or that file itself.
+        on_error: what to do with a fault of one row.
 
     Returns:
-        In the order of the table; a 4-D image gives one case a phase.
+        In the order of the table; a cine gives one case a phase.
 
     Raises:
-        UserError: the table is absent, empty or damaged, a column is misspelt, a file is absent
-            or outside the folder.
+        UserError: the table is absent, empty or damaged, a column is misspelt; a file is absent
+            or outside the folder, unless `on_error` does otherwise.
     """
     table = root / TABLE if root.is_dir() else root
     cases = []
     for number, row in _rows(table):
-        where = f"{table}, row {number}"
-        mask = (_inside(table.parent, row["mask"], where),) if row.get("mask") else ()
-        case = Case(
-            case_id=_file_name(row["case_id"], where),
-            patient_id=_patient(row["patient_id"], where),
-            image=(_inside(table.parent, row["image"], where),),
-            mask=mask,
-            phase=row.get("phase", ""),
-            sequence=row.get("sequence", ""),
-            pathology=row.get("pathology", ""),
-            centre=row.get("centre", ""),
-            vendor=row.get("vendor", ""),
-            label=_label(row.get("label", ""), where),
-        )
-        cases += split_frames(case)
+        try:
+            cases += split_frames(_case(row, table.parent, f"{table}, row {number}"))
+        except UserError as error:
+            on_error(error)
     return cases
 
 
+def _case(row: dict[str, str], folder: Path, where: str) -> Case:
+    for column in ("image", "mask"):
+        if not (name := row.get(column, "")).isascii() or " " in name:
+            message = f"{column} {name!r} holds a space or a letter outside ASCII; read as it is"
+            notice("odd_name", folder / name, message, "note")
+    return Case(
+        case_id=_file_name(row["case_id"], where),
+        patient_id=_patient(row["patient_id"], where),
+        image=(_inside(folder, row["image"], where),),
+        mask=(_inside(folder, row["mask"], where),) if row.get("mask") else (),
+        phase=row.get("phase", ""),
+        sequence=row.get("sequence", ""),
+        pathology=row.get("pathology", ""),
+        centre=row.get("centre", ""),
+        vendor=row.get("vendor", ""),
+        label=_label(row.get("label", ""), where),
+        other={k: v for k, v in row.items() if k not in {*REQUIRED, *OPTIONAL}},
+    )
+
+
 def split_frames(case: Case) -> list[Case]:
-    """Return one case a phase of a 4-D image, the case itself for a 3-D one.
+    """Return one case a phase of a cine, the case with its files for a single volume.
 
     Raises:
-        UserError: the mask of a 4-D image is not 4-D, or has another number of phases.
+        UserError: the folder holds no image; the mask of a cine has another shape than its image.
     """
-    shape = nifti_shape(case.image[0])
-    if len(shape) < 4:
-        return [case]
+    (path,) = case.image
+    phases = phases_in(path)
+    if not phases:
+        raise UserError("holds no DICOM image", where=str(path), fix="correct the row")
+    if len(phases) == 1:
+        files, frame = phases[0]
+        return [replace(case, image=files, frame=frame)]
     for mask in filter(None, case.mask):
-        if (found := nifti_shape(mask)) != shape:
+        if (found := shape_of(mask)) != (wanted := (*shape_of_volume(phases), len(phases))):
             raise UserError(
-                f"the mask of a cine has the shape {found}, its image {shape}",
+                f"the mask of a cine has the shape {found}, its image {wanted}",
                 where=str(mask),
                 fix="give a mask of every phase, or one row a phase with 3-D files",
+                code="dimensions",
             )
+    if case.mask and phases[0][1] is None:
+        raise UserError(
+            "a cine of single DICOM files cannot have a 4-D mask here",
+            where=str(path),
+            fix="convert it to a 4-D NIfTI, or leave the mask out",
+            code="dimensions",
+        )
     return [
-        replace(case, case_id=f"{case.case_id}_ph{t:02d}", frame=t, phase=str(t))
-        for t in range(shape[3])
+        replace(case, case_id=f"{case.case_id}_ph{t:02d}", image=files, frame=frame, phase=str(t))
+        for t, (files, frame) in enumerate(phases)
     ]
 
 
@@ -109,7 +131,7 @@ def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:
     """
     root.mkdir(parents=True, exist_ok=True)
     with (root / TABLE).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
+        writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["case_id", "patient_id", "phase", "pathology", "image", "mask"])
         for study in studies:
             for phase, (image, mask) in enumerate(zip(study.image, study.mask, strict=True)):
@@ -157,7 +179,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _text(table: Path) -> str:
     try:
-        text = table.read_bytes().decode("utf-8-sig")
+        text = table.read_bytes().decode("utf-8")
     except FileNotFoundError as error:
         raise UserError(
             f"no {TABLE} here", where=str(table.parent), fix="check `data.root`"
@@ -166,9 +188,24 @@ def _text(table: Path) -> str:
         raise UserError(
             f"cannot be read ({type(error).__name__})", where=str(table), fix="save it as UTF-8"
         ) from error
+    _note_dialect(text, table)
     if "\0" in text:
         raise UserError("holds zero bytes", where=str(table), fix="save it as UTF-8")
-    return text
+    return text.removeprefix(_MARK)
+
+
+def _note_dialect(text: str, table: Path) -> None:
+    head = text.partition("\n")[0]
+    found = [
+        name
+        for name, there in {
+            "a byte-order mark": text.startswith(_MARK),
+            "semicolons or tabs": max(",;\t", key=head.count) != ",",
+        }.items()
+        if there
+    ]
+    if found:
+        notice("csv_dialect", table, f"has {', '.join(found)}; read as such", "note")
 
 
 def _check_columns(columns: list[str], table: Path) -> None:
@@ -183,17 +220,25 @@ def _check_columns(columns: list[str], table: Path) -> None:
         raise UserError(f"no column {wanted!r}", where=str(table), fix=hint)
     for name in others:
         if near := get_close_matches(name.lower(), set(OPTIONAL) - set(columns), n=1, cutoff=0.8):
-            _log.warning("%s: column %r is not read; %r would be", table, name, near[0])
+            notice("column", table, f"column {name!r} is not read as {near[0]!r}: misspelt?")
 
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     if not path.resolve().is_relative_to(folder.resolve()):
         raise UserError(
-            f"{name!r} leads out of the data folder", where=where, fix="give a path below it"
+            f"{name!r} leads out of the data folder",
+            where=where,
+            fix="give a path below it",
+            code="path_outside",
         )
-    if not path.is_file():
-        raise UserError(f"no file {name!r}", where=where, fix="restore it or correct the row")
+    if not name or not path.exists():
+        raise UserError(
+            f"no file {name!r}",
+            where=where,
+            fix="restore it or correct the row",
+            code="missing_file",
+        )
     return path
 
 

@@ -26,6 +26,7 @@ from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
 from data_modules.dicom import order_by_position
+from data_modules.findings import OnError, refuse
 from data_modules.readers import read_mask
 
 _SHORT_AXIS = re.compile(r"_SA(\d+)_ph(\d+)\.dcm$")
@@ -37,19 +38,20 @@ class StacomDataModule(CardiacDataModule):
     layout = "lvsc"
 
     @override
-    def find_cases(self, root: Path) -> list[Case]:
-        return find_cases(root)
+    def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
+        return find_cases(root, on_error)
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
         return read_mask(case.mask, image, self.labels)
 
 
-def find_cases(root: Path) -> list[Case]:
+def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
     """Find every phase of every patient.
 
     Args:
         root: the folder that holds `Training`, or `Training` itself.
+        on_error: what to do with a fault of one patient.
 
     Returns:
         By patient, then by phase as a number; slices base to apex.
@@ -62,7 +64,10 @@ def find_cases(root: Path) -> list[Case]:
         raise UserError("no such folder", where=str(root), fix="check `data.root`")
     cases: list[Case] = []
     for folder in sorted(path for path in training.iterdir() if path.is_dir()):
-        cases += _cases_of_patient(folder)
+        try:
+            cases += _cases_of_patient(folder)
+        except UserError as error:
+            on_error(error)
     if not cases:
         raise UserError(
             "no <CASE>/<CASE>_SA<slice>_ph<phase>.dcm below it",

@@ -1,7 +1,9 @@
 """Tiny data, made once a test run, and a cache folder that is not the user's."""
 
+import numpy as np
 import pytest
 
+from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_cohort import write_cohort
 
 
@@ -28,3 +30,43 @@ def hearts(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "hearts"
     write_cohort("manifest", root, patients=6, phases=2, seed=0)
     return root
+
+
+def oblique_affine(spacing=(1.4, 1.6, 8.0)):
+    """Voxel (column, row, slice) to LPS mm, slices running left, forward and down."""
+    normal = np.array([0.6, -0.48, -0.64])
+    row_axis = np.cross(normal, [0.0, 0.0, 1.0])
+    row_axis /= np.linalg.norm(row_axis)
+    affine = np.eye(4)
+    affine[:3, 0] = row_axis * spacing[0]
+    affine[:3, 1] = np.cross(normal, row_axis) * spacing[1]
+    affine[:3, 2] = normal * spacing[2]
+    affine[:3, 3] = [-50.0, -120.0, 90.0]
+    return affine
+
+
+def study(patient_id, phases=3, slices=4, shape=(20, 24), seed=0):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    radius = np.hypot(rows - 10, columns - 12)
+    ring = ((radius > 4) & (radius < 7)).astype(np.uint8) + 2 * (radius <= 4).astype(np.uint8)
+    mask = np.broadcast_to(ring, (phases, slices, *shape)).astype(np.uint8)
+    return CineStudy(
+        patient_id=patient_id,
+        image=rng.integers(0, 900, mask.shape).astype(np.uint16),
+        mask=mask,
+        affine=oblique_affine(),
+        pathology="normal",
+        truth={"cavity_ml": [3.0] * phases},
+    )
+
+
+@pytest.fixture(scope="session")
+def make_study():
+    """Return the maker of studies: patient, phases, slices, shape, seed."""
+    return study
+
+
+@pytest.fixture(scope="session")
+def studies():
+    return [study("DET0000201", seed=1), study("DET0000101", seed=2)]

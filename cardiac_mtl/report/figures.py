@@ -1,5 +1,7 @@
 """Pictures: contours over images, and how training went. Colours that the colour-blind can tell."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from cardiac_mtl.metrics.overlap import dice
 REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
 MOST_SLICES = 12
 MARGIN_MM = 15.0
+SHEET = 64
+"""Pictures on one contact sheet."""
+_CLASSES = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
 
 _PANELS = {
     "loss/mask": ("loss of the mask", "nats a pixel"),
@@ -99,6 +104,54 @@ def _legend(figure: Figure, *, with_reference: bool, with_prediction: bool) -> N
     if with_prediction:
         handles.append(Line2D([], [], color=PREDICTED, linestyle="--", label="predicted"))
     figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """One picture of a contact sheet."""
+
+    title: str
+    image: NDArray[np.float32]
+    """(H, W), any unit."""
+    mask: NDArray[np.int16] | None
+    """(H, W), above 0 inside."""
+    faulty: bool = False
+    """Drawn with a red title."""
+
+
+def contact_sheets(path: Path, thumbnails: Sequence[Thumbnail]) -> list[Path]:
+    """Draw many small pictures with their contours, so that a flipped mask is seen at a glance.
+
+    Args:
+        path: PNG to write; a second sheet and those after it get a number.
+        thumbnails: in the order wanted.
+
+    Returns:
+        The files.
+    """
+    sheets = []
+    for number, start in enumerate(range(0, len(thumbnails), SHEET)):
+        shown = thumbnails[start : start + SHEET]
+        columns = min(len(shown), 8)
+        rows = -(-len(shown) // columns)
+        figure = Figure(figsize=(1.7 * columns, 1.85 * rows), dpi=110, facecolor="white")
+        for ax in (axes := figure.subplots(rows, columns, squeeze=False)).flat:
+            ax.set_axis_off()
+        for ax, one in zip(axes.flat, shown, strict=False):
+            low, high = np.percentile(one.image, [1, 99])
+            ax.imshow(one.image, cmap="gray", vmin=low, vmax=high)
+            if one.mask is not None:
+                for value, colour in zip(_classes(one.mask), _CLASSES, strict=False):
+                    _contour(ax, one.mask == value, colour, "-")
+            ax.set_title(one.title, fontsize=7, color="#B00020" if one.faulty else "black", pad=2)
+        figure.tight_layout(pad=0.3)
+        sheets.append(path if number == 0 else path.with_stem(f"{path.stem}_{number + 1}"))
+        _save(figure, sheets[-1])
+    return sheets
+
+
+def _classes(mask: NDArray[np.int16]) -> list[int]:
+    return [int(value) for value in np.unique(mask) if value > 0]
 
 
 def curves(path: Path, metrics: pd.DataFrame) -> None:

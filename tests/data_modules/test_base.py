@@ -10,7 +10,7 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation
 from data_modules.manifest import ManifestDataModule, write_layout
-from data_modules.store import open_store
+from data_modules.store import Plan, open_store
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def patients(data, loader):
 
 
 def stores(root):
-    return sorted(path.name for path in (root.parent / "cache" / "prepared").iterdir())
+    return sorted(path.name for path in (root.parent / "cache" / "prepared").glob("[!.]*"))
 
 
 def test_the_parts_hold_the_patients_of_the_split_and_no_other(root):
@@ -135,7 +135,7 @@ def test_slices_are_normalised_alone_where_asked(root):
 def test_the_store_is_made_once_and_read_from_disk(root):
     first, second = module(root), module(root)
     assert len(stores(root)) == 1
-    assert isinstance(second.store.image, np.memmap)
+    assert not second.store.image.flags.owndata
     np.testing.assert_array_equal(first.store.image, second.store.image)
 
 
@@ -155,9 +155,10 @@ def test_a_preparation_that_fails_leaves_nothing_that_looks_whole(tmp_path):
     def fail(_):
         raise UserError("planted", where="here", fix="none")
 
+    plan = Plan((2,), (8, 8))
     with pytest.raises(UserError, match="planted"):
-        open_store(tmp_path / "store", [None], fail)
-    assert list(tmp_path.iterdir()) == []
+        open_store(tmp_path / "store", [None], fail, lambda: plan, {})
+    assert not (tmp_path / "store").exists()
 
 
 def test_a_column_that_is_not_there_is_named(root):

@@ -94,7 +94,7 @@ def test_rows_are_counted_as_the_file_has_them(root):
 def test_an_optional_column_that_is_misspelt_is_named(root, caplog, name):
     edit(root, ",mask", f",{name}")
     assert {case.mask for case in find_cases(root)} == {()}
-    assert f"column '{name}' is not read; 'mask' would be" in caplog.text
+    assert f"column '{name}' is not read as 'mask': misspelt?" in caplog.text
 
 
 def test_other_columns_are_left_alone(root, caplog):

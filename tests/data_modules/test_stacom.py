@@ -116,7 +116,7 @@ def test_a_slice_of_another_size_names_its_file(lvsc):
     image.PixelData = image.PixelData[: 10 * 24 * 2]
     image.save_as(file)
     with pytest.raises(
-        UserError, match=r"SA3_ph0\.dcm: has 24 x 10 pixels, the first slice 24 x 20"
+        UserError, match=r"SA3_ph0\.dcm: has 24 x 10 pixels, the other slices 24 x 20"
     ):
         read(find_cases(lvsc)[0])
 
@@ -139,7 +139,7 @@ def test_a_missing_slice_leaves_the_spacing_and_is_named(lvsc, caplog):
     image, _ = read(find_cases(lvsc)[0])
     assert image.GetSize() == (24, 20, 3)
     assert image.GetSpacing() == pytest.approx((1.4, 1.6, 8.0))
-    assert "slices 8 mm apart, one step is off by 8: is a slice missing?" in caplog.text
+    assert "the next slice is 16 mm away, others 8 mm: is a slice missing?" in caplog.text
 
 
 @pytest.mark.parametrize("order", [[0, 0, 1, 2], [0, 2, 1, 3], [0, 0]])
@@ -180,7 +180,7 @@ def test_rescaling_is_applied(lvsc, studies):
     ("values", "message"),
     [
         ({"PixelSpacing": None}, "lacks PixelSpacing; export it with its geometry"),
-        ({"PixelSpacing": [1.6, 1.5]}, "spacing differs from that of the first slice by 0.1;"),
+        ({"PixelSpacing": [1.6, 1.5]}, "spacing differs from that of the other slices by 0.1;"),
         ({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]}, "its orientation differs"),
         ({"ImageOrientationPatient": [1, 0, 0]}, "has a damaged header"),
         ({"Rows": None}, "has a damaged header"),
