@@ -15,6 +15,8 @@ COMMANDS = {
     "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
     "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),
     "phantom": ("cardiac_mtl.phantom_cohort", "write a cohort of phantom hearts to disk"),
+    "cache": ("cardiac_mtl.cache_command", "list or clear what was prepared"),
+    "audit": ("cardiac_mtl.audit", "prove or refute the protocol of a run, a line a claim"),
     "check": ("cardiac_mtl.data_check", "read every file of a data set and name what is wrong"),
 }
 

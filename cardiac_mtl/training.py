@@ -172,6 +172,8 @@ class CardiacCLI(LightningCLI):
             status="finished",
             finished_at=now(),
             epochs=self.trainer.current_epoch,
+            trained_on=self.datamodule.patients_seen("train"),
+            validated_on=self.datamodule.patients_seen("other"),
             best_value=None if best is None else float(best),
         )
         if best is not None:
@@ -253,7 +255,7 @@ class CardiacCLI(LightningCLI):
         millions = sum(p.numel() for p in self.model.parameters()) / 1e6
         say(
             f"{self.origin['experiment']}, {millions:.2f} M parameters; {data.name_of(data.root)}, "
-            f"fold {data.fold} of {data.num_folds}: {len(split.train)} patients train, "
+            f"fold {data.fold} of {len(data.splits)}: {len(split.train)} patients train, "
             f"{len(split.val)} validate, {len(split.test)} test"
         )
         if self.protocol == OPTIMISTIC:

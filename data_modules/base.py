@@ -3,10 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pandas as pd
 import SimpleITK as sitk
 import torch
 from lightning import LightningDataModule
@@ -22,7 +21,16 @@ from data_modules.cases import Case, case_table, check_cases
 from data_modules.findings import OnError, refuse
 from data_modules.geometry import Normalise, prepare_image, prepare_mask
 from data_modules.readers import count_slices, read_volume
-from data_modules.splits import Split, check_fold, digest, make_splits, save_splits
+from data_modules.splits import (
+    Split,
+    check_fold,
+    digest,
+    leave_one_out,
+    make_splits,
+    read_splits,
+    save_splits,
+    thin,
+)
 from data_modules.store import (
     Plan,
     PreparedCase,
@@ -33,6 +41,8 @@ from data_modules.store import (
     store_key,
     unannotated_like,
 )
+
+_STAGES: tuple[Literal["train", "other"], ...] = ("train", "other")
 
 
 class CardiacDataModule(LightningDataModule):
@@ -46,6 +56,10 @@ class CardiacDataModule(LightningDataModule):
         val_fraction: share of the patients that are not in the test part on which the epoch is
             chosen [inferred: 0.1].
         stratify_by: column of the case table whose values every fold holds alike.
+        leave_out: column such as centre, vendor or sequence: each of its values is a fold of its
+            own in place of `num_folds`.
+        splits: JSON of folds in place of all of the above.
+        train_fraction: share of the training patients to train on, for learning curves.
         paper_protocol: select the checkpoint on the test part, as some papers did. It trains on
             the validation patients too, and marks every number as optimistic.
         batch_size: slices a batch [inferred: 16].
@@ -64,6 +78,8 @@ class CardiacDataModule(LightningDataModule):
     """Value of each class in a prepared mask."""
     index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
     """Columns of `indices`."""
+    crop: ClassVar[str] = "around the centre of the image"
+    """How the prepared matrix is placed; `audit` and reports print it."""
 
     def __init__(
         self,
@@ -73,6 +89,9 @@ class CardiacDataModule(LightningDataModule):
         split_seed: int = 0,
         val_fraction: float = 0.1,
         stratify_by: str = "pathology",
+        leave_out: str = "",
+        splits: Path | None = None,
+        train_fraction: float = 1.0,
         paper_protocol: bool = False,
         batch_size: int = 16,
         matrix: tuple[int, int] = (192, 192),
@@ -90,6 +109,9 @@ class CardiacDataModule(LightningDataModule):
         self.split_seed = split_seed
         self.val_fraction = val_fraction
         self.stratify_by = stratify_by
+        self.leave_out = leave_out
+        self.splits_file = splits
+        self.train_fraction = train_fraction
         self.paper_protocol = paper_protocol
         self.batch_size = batch_size
         self.matrix = matrix
@@ -139,6 +161,11 @@ class CardiacDataModule(LightningDataModule):
         """The patients of each part of this fold, after `setup`."""
         return self.splits[self.fold]
 
+    def patients_seen(self, stage: Literal["train", "other"]) -> list[str]:
+        """Return the patients of whom a batch went through training, or through another stage."""
+        rows = self._seen[stage].numpy()
+        return sorted(self.case_table["patient_id"].astype(str)[rows].unique())
+
     @property
     def split_sha256(self) -> str:
         """Hash of all folds, the same on every machine."""
@@ -154,12 +181,20 @@ class CardiacDataModule(LightningDataModule):
             return
         if self.root is None:
             raise UserError("no data", where="data.root", fix="give the folder of the data set")
-        check_fold(self.fold, self.num_folds)
+        if not (self.leave_out or self.splits_file):
+            check_fold(self.fold, self.num_folds)
+        self.find_and_split()
+        self.store = self._open_store()
+
+    def find_and_split(self) -> None:
+        """Find the cases and deal the patients, without reading an image."""
+        assert self.root is not None
         self.cases = self.find_cases(self.root)
         check_cases(self.cases, self.root)
         self.case_table = case_table(self.cases)
+        self._seen = {stage: torch.zeros(len(self.cases), dtype=torch.bool) for stage in _STAGES}
         self.splits = self._make_splits()
-        self.store = self._open_store()
+        check_fold(self.fold, len(self.splits))
 
     def prepare_case(self, case: Case) -> PreparedCase:
         """Read one case and bring it to the prepared grid."""
@@ -202,6 +237,7 @@ class CardiacDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # chance is asked while the batch is on the CPU: asking the device would wait for it
         training = self.trainer is not None and self.trainer.training
+        self._seen["train" if training else "other"][batch["case"]] = True
         self._draws = self._draws_of_epoch(batch["sample"]) if training else None
         return batch
 
@@ -235,17 +271,35 @@ class CardiacDataModule(LightningDataModule):
         return torch.initial_seed() % 2**32
 
     def _make_splits(self) -> list[Split]:
+        strata = self._by_patient(self.stratify_by, "stratify_by") if self.stratify_by else {}
+        strata = strata or dict.fromkeys(self.case_table["patient_id"].astype(str), "")
+        if self.splits_file is not None:
+            splits = read_splits(self.splits_file, list(strata))
+        elif self.leave_out:
+            groups = self._by_patient(self.leave_out, "leave_out")
+            splits = leave_one_out(groups, strata, self.split_seed, self.val_fraction)
+        else:
+            splits = make_splits(strata, self.num_folds, self.split_seed, self.val_fraction)
+        return [thin(split, self.train_fraction, strata, self.split_seed) for split in splits]
+
+    def _by_patient(self, column: str, key: str) -> dict[str, str]:
+        """Return the value of a column for each patient."""
         table = self.case_table
-        if self.stratify_by and self.stratify_by not in table:
+        if column not in table:
             raise UserError(
-                f"no column {self.stratify_by!r} in the case table",
-                where="data.stratify_by",
+                f"no column {column!r} in the case table",
+                where=f"data.{key}",
                 fix=f"choose from {', '.join(table.columns)}",
             )
-        stratum = table[self.stratify_by] if self.stratify_by else pd.Series("", table.index)
-        strata = stratum.astype(str).groupby(table["patient_id"]).first()
-        named = {str(patient): str(name) for patient, name in strata.items()}
-        return make_splits(named, self.num_folds, self.split_seed, self.val_fraction)
+        values = table[column].astype(str).groupby(table["patient_id"].astype(str))
+        if key == "leave_out" and (values.nunique() > 1).any():
+            patient = str(values.nunique().idxmax())
+            raise UserError(
+                f"patient {patient!r} has more than one {column}, and would be in two parts",
+                where=f"data.{key}",
+                fix="choose a column that is the same for all cases of a patient",
+            )
+        return {str(patient): str(value) for patient, value in values.first().items()}
 
     def _open_store(self) -> PreparedStore:
         settings: dict[str, Any] = {

@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from cardiac_mtl.errors import UserError
 
@@ -63,6 +66,149 @@ def make_splits(
         train = [patient for patient in rest if patient not in set(val)]
         splits.append(Split(fold, *(tuple(sorted(part)) for part in (train, val, test))))
     return splits
+
+
+def leave_one_out(
+    groups: Mapping[str, str], strata: Mapping[str, str], seed: int = 0, val_fraction: float = 0.1
+) -> list[Split]:
+    """Make one fold of each group, such as a centre or a vendor, which is then the test part.
+
+    Args:
+        groups: patient to group.
+        strata: patient to stratum; the validation part takes its share of each.
+        seed: another seed, other validation patients.
+        val_fraction: share of the patients outside the test part, at least one patient.
+
+    Returns:
+        One split a group, in the order of their names.
+
+    Raises:
+        UserError: fewer than two groups, or nobody is left to train on.
+    """
+    names = sorted(set(groups.values()))
+    if len(names) < 2 or "" in names:
+        raise UserError(
+            f"{len(names)} groups: {', '.join(map(repr, names))}",
+            where="data.leave_out",
+            fix="name a column with two values or more, filled for every patient",
+        )
+    splits = []
+    for fold, name in enumerate(names):
+        rest = [patient for patient in sorted(groups) if groups[patient] != name]
+        val = _every_stratum(rest, strata, val_fraction, f"{seed}:{name}")
+        train = [patient for patient in rest if patient not in set(val)]
+        if not train:
+            raise UserError(
+                f"no patient is left to train on without {name!r}",
+                where="data.leave_out",
+                fix="choose another column, or k folds",
+            )
+        test = [patient for patient in sorted(groups) if groups[patient] == name]
+        splits.append(Split(fold, tuple(train), tuple(sorted(val)), tuple(test)))
+    return splits
+
+
+def thin(split: Split, fraction: float, strata: Mapping[str, str], seed: int = 0) -> Split:
+    """Keep a share of the training patients, for learning curves.
+
+    Args:
+        split: of one fold; validation and test stay whole.
+        fraction: of each stratum, rounded up; a smaller share is part of every larger one.
+        strata: patient to stratum.
+        seed: another seed, another choice.
+
+    Raises:
+        UserError: the fraction is not above 0 and at most 1.
+    """
+    if not 0 < fraction <= 1:
+        raise UserError(
+            f"{fraction:g}", where="data.train_fraction", fix="give a number above 0, at most 1"
+        )
+    kept: list[str] = []
+    for patients in _shuffled({p: strata[p] for p in split.train}, seed):
+        kept += patients[: math.ceil(fraction * len(patients) - 1e-9)]
+    return replace(split, train=tuple(sorted(kept)))
+
+
+def read_splits(path: Path, patients: Sequence[str] | None = None) -> list[Split]:
+    """Read folds that somebody else made.
+
+    Args:
+        path: JSON as `save_splits` writes it, or a bare list of folds, each with lists of patients
+            under `train`, `val` and `test`.
+        patients: all that there are; None when only the file is looked at.
+
+    Returns:
+        In the order of the file.
+
+    Raises:
+        UserError: it is not such a file, a patient is in two parts of one fold or unknown, a part
+            is empty, or the folds are not those that the hash in the file stands for.
+    """
+    content = _json(path)
+    folds = content.get("folds") if isinstance(content, dict) else content
+    if not isinstance(folds, list) or not folds:
+        raise _unfit(path, "holds no folds")
+    splits = [_split(fold, number, path) for number, fold in enumerate(folds)]
+    if isinstance(content, dict) and content.get("sha256") not in {None, digest(splits)}:
+        raise UserError(
+            "the folds are not those of its sha256",
+            where=str(path),
+            fix="restore the file, or remove the line `sha256` if the change is meant",
+            code="splits_changed",
+        )
+    for split in splits:
+        check_disjoint(split, str(path))
+        named = {*split.train, *split.val, *split.test}
+        if patients is not None and (unknown := sorted(named - set(patients))):
+            raise UserError(
+                f"fold {split.fold} names {len(unknown)} patients that are not in the data, "
+                f"such as {unknown[0]!r}",
+                where=str(path),
+                fix="correct the names; they are those of the column patient_id",
+            )
+    return splits
+
+
+def check_disjoint(split: Split, where: str) -> None:
+    """Refuse a fold that has one patient in two parts.
+
+    Raises:
+        UserError: see above.
+    """
+    counts = Counter([*split.train, *split.val, *split.test])
+    if doubled := sorted(patient for patient, count in counts.items() if count > 1):
+        raise UserError(
+            f"patient {doubled[0]!r} is in two parts of fold {split.fold}"
+            + (f", and {len(doubled) - 1} others" if len(doubled) > 1 else ""),
+            where=where,
+            fix="give every patient to one part",
+            code="patient_in_two_parts",
+        )
+
+
+def _json(path: Path) -> Any:  # noqa: ANN401 - whatever is in there
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"cannot be read ({type(error).__name__})", where=str(path), fix="give a JSON of folds"
+        ) from error
+
+
+def _split(fold: Any, number: int, path: Path) -> Split:  # noqa: ANN401 - whatever is in there
+    parts = [
+        fold.get(part) if isinstance(fold, dict) else None for part in ("train", "val", "test")
+    ]
+    for name, part in zip(("train", "val", "test"), parts, strict=True):
+        if not isinstance(part, list) or not part or not all(isinstance(p, str) for p in part):
+            raise _unfit(path, f"fold {number} has no list of patients under {name!r}")
+    return Split(number, *(tuple(sorted(part)) for part in parts if part))
+
+
+def _unfit(path: Path, what: str) -> UserError:
+    fix = 'write [{"train": [...], "val": [...], "test": [...]}, ...] with patient_ids'
+    return UserError(what, where=str(path), fix=fix)
 
 
 def check_fold(fold: int, num_folds: int) -> None:

@@ -126,7 +126,7 @@ def open_store(
             notice("store_wait", folder, "another process prepares it; waiting for its end", "note")
             lock.acquire()
         try:
-            if not folder.is_dir():
+            if not folder.is_dir():  # else another process has made it meanwhile
                 _make(folder, cases, prepare, plan(), about)
         finally:
             lock.release()

@@ -262,17 +262,3 @@ def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
 def test_another_fold_than_that_of_training_is_refused(run, capsys, other):
     assert main(["test", "--run", str(run), *other]) == 2
     assert "the fold is not that of its training" in capsys.readouterr().err
-
-
-def test_check_is_clean_on_phantoms_and_names_a_planted_fault(hearts, tmp_path, capsys):
-    words = ["check", "--config", "manifest", "--data.root", str(hearts)]
-    assert main(words) == 0
-    assert "12 cases, 0 errors" in capsys.readouterr().out
-    for file in hearts.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    victim = tmp_path / "DET0000101_ph01_mask.nii.gz"
-    victim.write_bytes(victim.read_bytes()[:300])
-    assert main([*words[:-1], str(tmp_path)]) == 1
-    shown = capsys.readouterr().out
-    assert "error: DET0000101_ph01: " in shown
-    assert "12 cases, 1 errors" in shown

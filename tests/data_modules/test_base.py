@@ -164,3 +164,30 @@ def test_a_preparation_that_fails_leaves_nothing_that_looks_whole(tmp_path):
 def test_a_column_that_is_not_there_is_named(root):
     with pytest.raises(UserError, match=r"no column 'colour' .* choose from case_id"):
         module(root, stratify_by="colour")
+
+
+def test_folds_may_be_centres_and_a_column_of_the_users_own(root):
+    table = (root / "cases.csv").read_text().splitlines()
+    places = [f"{row},{'ab'[n // 2 % 2]}" for n, row in enumerate(table[1:])]
+    (root / "cases.csv").write_text("\n".join([f"{table[0]},site", *places]))
+    data = module(root, leave_out="site", stratify_by="site", fold=1)
+    sites = data.case_table.groupby("patient_id")["site"].first()
+    assert set(sites[list(data.split.test)]) == {"b"}
+    assert set(sites[[*data.split.train, *data.split.val]]) == {"a"}
+    with pytest.raises(UserError, match="fold 2 of 2; choose from 0 to 1"):
+        module(root, leave_out="site", fold=2)
+
+
+def test_a_patient_with_two_values_cannot_be_left_out_by_them(root):
+    with pytest.raises(UserError, match=r"data\.leave_out: patient 'p0' has more than one phase"):
+        module(root, leave_out="phase")
+
+
+def test_folds_of_a_file_and_a_share_of_the_training_part(root, tmp_path):
+    first = module(root)
+    first.save_splits(tmp_path / "folds.json")
+    again = module(root, splits=tmp_path / "folds.json")
+    assert again.split_sha256 == first.split_sha256
+    half = module(root, splits=tmp_path / "folds.json", train_fraction=0.5)
+    assert len(half.split.train) == -(-len(first.split.train) // 2)
+    assert half.split.test == first.split.test

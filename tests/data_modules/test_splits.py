@@ -4,11 +4,20 @@ import json
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cardiac_mtl.errors import UserError
-from data_modules.splits import check_fold, digest, make_splits, save_splits
+from data_modules.splits import (
+    Split,
+    check_fold,
+    digest,
+    leave_one_out,
+    make_splits,
+    read_splits,
+    save_splits,
+    thin,
+)
 
 PINNED = "c53a23c718f968b2ccaa52961e0d4632389032e145361c7214910af2a444593c"
 
@@ -91,3 +100,77 @@ def test_a_fold_that_does_not_exist_is_refused(fold):
 @pytest.mark.parametrize("fold", [0, 4])
 def test_the_first_and_the_last_fold_exist(fold):
     check_fold(fold, 5)
+
+
+@given(cohorts, st.integers(0, 9))
+@settings(max_examples=60)
+def test_leaving_out_a_group_tests_all_of_it_and_trains_on_none_of_it(groups, seed):
+    names = sorted(set(groups.values()))
+    assume(len(groups) - max(Counter(groups.values()).values()) >= 2)
+    splits = leave_one_out(groups, dict.fromkeys(groups, ""), seed)
+    assert len(splits) == len(names)
+    for name, split in zip(names, splits, strict=True):
+        assert {groups[p] for p in split.test} == {name}
+        assert name not in {groups[p] for p in (*split.train, *split.val)}
+        assert sorted([*split.train, *split.val, *split.test]) == sorted(groups)
+
+
+@given(cohorts, st.floats(0.01, 1), st.floats(0.01, 1), st.integers(0, 9))
+@settings(max_examples=60)
+def test_smaller_shares_of_the_training_part_are_nested_and_balanced(strata, one, other, seed):
+    split = make_splits(strata, 3)[0]
+    small, large = (thin(split, share, strata, seed) for share in sorted((one, other)))
+    assert set(small.train) <= set(large.train) <= set(split.train)
+    assert (small.val, small.test) == (split.val, split.test)
+    for stratum in {strata[p] for p in split.train}:
+        whole, kept = (sum(strata[p] == stratum for p in s.train) for s in (split, large))
+        assert abs(kept - max(one, other) * whole) < 1
+
+
+def test_the_whole_share_changes_nothing():
+    split = make_splits({f"p{n}": "" for n in range(9)}, 3)[0]
+    assert thin(split, 1.0, dict.fromkeys(split.train, "")) == split
+    with pytest.raises(UserError, match=r"data\.train_fraction: 1\.5; give a number above 0"):
+        thin(split, 1.5, {})
+
+
+def test_folds_of_ones_own_are_read_with_and_without_hash(tmp_path):
+    splits = make_splits({f"p{n}": "" for n in range(6)}, 3)
+    save_splits(tmp_path / "ours.json", "toy", splits, seed=0)
+    assert read_splits(tmp_path / "ours.json") == splits
+    bare = [{"train": ["b", "a"], "val": ["c"], "test": ["d"]}]
+    (tmp_path / "bare.json").write_text(json.dumps(bare))
+    assert read_splits(tmp_path / "bare.json", list("abcd")) == [
+        Split(0, ("a", "b"), ("c",), ("d",))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[[", "cannot be read"),
+        ("{}", "holds no folds"),
+        ("[3]", "fold 0 has no list of patients under 'train'"),
+        ('[{"train": ["a"], "val": [], "test": ["b"]}]', "under 'val'"),
+        (
+            '[{"train": ["a"], "val": ["b"], "test": ["a"]}]',
+            "patient 'a' is in two parts of fold 0",
+        ),
+        ('[{"train": ["a"], "val": ["b"], "test": ["z"]}]', "names 1 patients .* such as 'z'"),
+        (
+            '{"sha256": "00", "folds": [{"train": ["a"], "val": ["b"], "test": ["c"]}]}',
+            "not those of its sha256",
+        ),
+        ("[" * 100_000, "cannot be read"),
+    ],
+)
+def test_folds_that_cannot_be_are_one_line(tmp_path, text, message):
+    (tmp_path / "folds.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_splits(tmp_path / "folds.json", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("groups", [{"a": "x", "b": "x"}, {"a": "x", "b": "", "c": "y"}])
+def test_groups_that_cannot_be_left_out_are_refused(groups):
+    with pytest.raises(UserError, match=r"data\.leave_out: .* groups"):
+        leave_one_out(groups, dict.fromkeys(groups, ""))

@@ -1,0 +1,177 @@
+"""`audit`: prove or refute the protocol of a run or of a file of folds, one line a claim."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.configuration import build, build_data, read_yaml
+from cardiac_mtl.console import quiet_libraries, say
+from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.options import OptionParser
+from cardiac_mtl.runs import BEST, CONFIG, PROVENANCE, find_run, read_checkpoint, read_identity
+from data_modules.base import CardiacDataModule
+from data_modules.splits import Split, check_disjoint, digest, read_splits
+
+PARTS = ("train", "val", "test")
+
+
+class Claim(NamedTuple):
+    """One thing that an honest study can say of itself."""
+
+    name: str
+    verdict: Literal["holds", "FAILS", "unknown"]
+    evidence: str
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Audit a run or a file of folds; status 1 when a claim fails."""
+    quiet_libraries()
+    parser = OptionParser(
+        prog="cardiac-mtl audit",
+        description="Prove or refute that test patients stayed out of training and of choices.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--run", type=Path, help="run directory that `fit` made")
+    what.add_argument("--splits", type=Path, help="JSON of folds")
+    parser.add_argument("--config", action="append", help="with --splits: overlay of the data")
+    parser.add_argument("--data.root", dest="root", type=Path, help="folder of the data")
+    options = parser.parse_args(arguments[1:])
+    claims = (
+        audit_run(find_run(options.run), options.root)
+        if options.run
+        else audit_splits(options.splits, options.config, options.root)
+    )
+    failed = 0
+    for claim in claims:
+        say(f"{claim.verdict:<8} {claim.name}: {claim.evidence}")
+        failed += claim.verdict == "FAILS"
+    return 1 if failed else 0
+
+
+def audit_splits(path: Path, configs: Sequence[str] | None, root: Path | None) -> Iterator[Claim]:
+    """Judge a file of folds, and the images behind it where they are given."""
+    splits, claims = _folds(path)
+    yield from claims
+    if not configs or root is None:
+        yield Claim("images", "unknown", "give --config and --data.root to compare them")
+        return
+    data = build_data(configs)
+    data.root = root
+    for split in splits:
+        yield _images(data, split)
+
+
+def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
+    """Judge a run by its files, its checkpoint and its images."""
+    identity = read_identity(run)
+    splits, claims = _folds(run / "splits.json")
+    yield from claims
+    if not splits:
+        return
+    split = splits[identity["fold"]]
+    origin = read_checkpoint(run / BEST)[PROVENANCE]
+    yield _same_folds(splits, identity, origin)
+    _, data = build(read_yaml(run / CONFIG))
+    data.root = root or data.root
+    yield _images(data, split)
+    yield _seen(identity, split)
+    yield Claim(
+        "fitted",
+        "holds",
+        f"weights alone; intensities are normalised within each {data.normalise}, "
+        "targets are not scaled, the threshold is fixed",
+    )
+    yield _selected(identity, origin, split)
+    yield Claim("crop", "holds", f"{data.crop}; no reference mask is asked")
+    yield _tested(run, split)
+
+
+def _folds(path: Path) -> tuple[list[Split], list[Claim]]:
+    try:
+        splits = read_splits(path)
+    except UserError as error:
+        if error.code not in {"patient_in_two_parts", "splits_changed"}:
+            raise
+        name = "patients" if error.code == "patient_in_two_parts" else "folds"
+        return [], [Claim(name, "FAILS", error.what)]
+    for split in splits:
+        check_disjoint(split, str(path))
+    counts = ", ".join("/".join(str(len(getattr(s, part))) for part in PARTS) for s in splits)
+    tested = [patient for split in splits for patient in split.test]
+    twice = len(tested) - len(set(tested))
+    once = "each tested once" if not twice else f"{twice} tested in more than one fold"
+    return splits, [
+        Claim("patients", "holds", f"none is in two parts of a fold (train/val/test {counts})"),
+        Claim("folds", "FAILS" if twice else "holds", f"{len(set(tested))} patients, {once}"),
+    ]
+
+
+def _same_folds(splits: Sequence[Split], identity: Any, origin: Any) -> Claim:  # noqa: ANN401 - JSON
+    here = digest(splits)
+    others = {"run.json": identity["split_sha256"], "the checkpoint": origin["split_sha256"]}
+    differing = [name for name, sha256 in others.items() if sha256 != here]
+    if differing or identity["fold"] != origin["fold"]:
+        return Claim("hash", "FAILS", f"splits.json is not that of {' and '.join(differing)}")
+    return Claim("hash", "holds", f"splits.json, run.json and checkpoint say {here[:12]}")
+
+
+def _images(data: CardiacDataModule, split: Split) -> Claim:
+    """Compare every prepared slice of every part with those of the others."""
+    name = "images"
+    if data.root is None or not data.root.exists():
+        return Claim(name, "unknown", f"no data at {data.root}; give --data.root")
+    data.fold = split.fold
+    data.setup("test")
+    patients = data.case_table["patient_id"].astype(str).to_numpy()[data.store.case]
+    owners: dict[bytes, set[str]] = defaultdict(set)
+    for k, patient in enumerate(patients):
+        pixels = np.ascontiguousarray(data.store.image[k])
+        if pixels.min() != pixels.max():
+            owners[hashlib.sha256(pixels.tobytes()).digest()].add(patient)
+    part_of = {p: part for part in PARTS for p in getattr(split, part)}
+    crossing = [
+        sorted(group) for group in owners.values() if len({part_of.get(p) for p in group}) > 1
+    ]
+    if crossing:
+        first = crossing[0]
+        return Claim(
+            name,
+            "FAILS",
+            f"fold {split.fold}: {len(crossing)} slices are the same in two parts, such as one of "
+            + " and ".join(f"{p} ({part_of.get(p)})" for p in first[:2]),
+        )
+    return Claim(name, "holds", f"fold {split.fold}: {len(owners)} different slices, none shared")
+
+
+def _seen(identity: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
+    """Compare the patients that went through the training loop with the training part."""
+    if "trained_on" not in identity:
+        return Claim("training", "unknown", "the run did not record whom it saw")
+    return _within("training", identity["trained_on"], split.train, "the training part")
+
+
+def _selected(identity: Any, origin: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
+    monitor, protocol = origin["monitor"], origin["protocol"]
+    if protocol != HONEST or not monitor.startswith("val/"):
+        return Claim("selection", "FAILS", f"best.ckpt was chosen by {monitor}: {protocol}")
+    claim = _within("selection", identity.get("validated_on", []), split.val, "the validation part")
+    return claim._replace(evidence=f"best.ckpt was chosen by {monitor}; {claim.evidence}")
+
+
+def _tested(run: Path, split: Split) -> Claim:
+    if not (run / "cases.csv").is_file():
+        return Claim("test rows", "unknown", "no cases.csv yet; run `cardiac-mtl test`")
+    patients = pd.read_csv(run / "cases.csv", dtype=str)["patient_id"].unique().tolist()
+    return _within("test rows", patients, split.test, "the test part")
+
+
+def _within(name: str, found: Sequence[str], allowed: Sequence[str], part: str) -> Claim:
+    if outside := sorted(set(found) - set(allowed)):
+        return Claim(name, "FAILS", f"{len(outside)} patients outside {part}, such as {outside[0]}")
+    return Claim(name, "holds", f"{len(set(found))} patients, all of {part}")

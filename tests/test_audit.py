@@ -1,0 +1,123 @@
+"""`audit`: an honest run holds; each way of cheating is refuted by name."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cardiac_mtl.cli import main
+from cardiac_mtl.runs import IDENTITY
+from data_modules import manifest
+
+QUICK = ["--config", "debug", "--trainer.accelerator", "cpu", "--data.num_folds", "3"]
+
+
+def fit(root, run_root, *more):
+    words = ["fit", "--config", "mtn_unet", "--config", "data/manifest", *QUICK]
+    words += ["--data.root", root, "--run_root", run_root, *more]
+    assert main([str(word) for word in words]) == 0
+    (identity,) = run_root.rglob(IDENTITY)
+    return identity.parent
+
+
+@pytest.fixture(scope="module")
+def run(hearts, tmp_path_factory):
+    run = fit(hearts, tmp_path_factory.mktemp("runs"))
+    assert main(["test", "--run", str(run)]) == 0
+    return run
+
+
+def audit(capsys, *words):
+    capsys.readouterr()
+    status = main(["audit", *map(str, words)])
+    lines = capsys.readouterr().out.splitlines()
+    claims = {line[9:].partition(":")[0]: line.partition(" ")[0] for line in lines}
+    return status, claims, lines
+
+
+def failing(claims):
+    return [name for name, verdict in claims.items() if verdict == "FAILS"]
+
+
+def test_an_honest_run_holds(run, capsys):
+    status, claims, _ = audit(capsys, "--run", run)
+    assert status == 0
+    assert set(claims) == {
+        "patients", "folds", "hash", "images", "training", "fitted", "selection", "crop",
+        "test rows",
+    }  # fmt: skip
+    assert set(claims.values()) == {"holds"}
+
+
+@pytest.mark.parametrize(
+    ("cheat", "claim"),
+    [
+        (lambda i, s: i["trained_on"].append(s["test"][0]), "training"),
+        (lambda i, s: i["validated_on"].append(s["test"][0]), "selection"),
+        (lambda i, s: i.update(split_sha256="0" * 64), "hash"),  # noqa: ARG005
+    ],
+)
+def test_a_run_that_saw_test_patients_is_refuted(run, tmp_path, capsys, cheat, claim):
+    copy = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((copy / IDENTITY).read_text())
+    cheat(identity, json.loads((copy / "splits.json").read_text())["folds"][0])
+    (copy / IDENTITY).write_text(json.dumps(identity))
+    status, claims, _ = audit(capsys, "--run", copy)
+    assert (status, failing(claims)) == (1, [claim])
+
+
+def test_rows_of_other_patients_are_refuted(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    rows = pd.read_csv(copy / "cases.csv")
+    rows.loc[0, "patient_id"] = "somebody"
+    rows.to_csv(copy / "cases.csv", index=False)
+    status, claims, _ = audit(capsys, "--run", copy)
+    assert (status, failing(claims)) == (1, ["test rows"])
+
+
+def test_the_paper_protocol_is_refuted(hearts, tmp_path, capsys):
+    run = fit(hearts, tmp_path, "--data.paper_protocol", "true")
+    status, claims, lines = audit(capsys, "--run", run)
+    assert status == 1
+    assert "selection" in failing(claims)
+    assert any("chosen by test/dice_vol: paper_optimistic" in line for line in lines)
+
+
+def test_a_slice_in_two_parts_is_refuted(tmp_path, make_study, capsys):
+    studies = [make_study(f"p{n}", phases=1, seed=n) for n in range(6)]
+    studies[4].image[0, 2] = studies[1].image[0, 2]  # one slice; the volumes differ
+    for study in studies:  # alike in mean and deviation, so that it stays the same slice
+        study.image[0, 0] = np.where(study.image[0, 0] > 450, 900, 0)
+    manifest.write_layout(tmp_path / "hearts", studies)
+    folds = [{"train": ["p0", "p1", "p2"], "val": ["p3"], "test": ["p4", "p5"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    data = tmp_path / "slicewise.yaml"
+    data.write_text(
+        "data:\n  class_path: data_modules.manifest.ManifestDataModule\n"
+        "  init_args: {normalise: slice, matrix: [32, 32]}\n"
+    )
+    words = ["--splits", tmp_path / "folds.json", "--config", data]
+    status, claims, lines = audit(capsys, *words, "--data.root", tmp_path / "hearts")
+    assert (status, failing(claims)) == (1, ["images"])
+    assert any(
+        "1 slices are the same" in line and "p1 (train) and p4 (test)" in line for line in lines
+    )
+    status, claims, _ = audit(capsys, "--splits", tmp_path / "folds.json")
+    assert (status, claims["images"]) == (0, "unknown")
+
+
+def test_a_patient_in_two_parts_and_changed_folds_are_refuted(run, tmp_path, capsys):
+    folds = [{"train": ["a", "b"], "val": ["c"], "test": ["a"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    status, claims, lines = audit(capsys, "--splits", tmp_path / "folds.json")
+    assert (status, failing(claims)) == (1, ["patients"])
+    assert "patient 'a' is in two parts of fold 0" in lines[0]
+    copy = shutil.copytree(run, tmp_path / "run")
+    content = json.loads((copy / "splits.json").read_text())
+    content["folds"][0]["test"].append(content["folds"][0]["val"].pop())
+    content["folds"][0]["val"].append(content["folds"][0]["train"].pop())
+    (copy / "splits.json").write_text(json.dumps(content))
+    status, claims, _ = audit(capsys, "--run", copy)
+    assert (status, failing(claims)) == (1, ["folds"])
