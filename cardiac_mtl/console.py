@@ -19,6 +19,9 @@ def say(text: str) -> None:
 def quiet_libraries() -> None:
     """Keep advertisements and hints to developers of other libraries off the user's terminal."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    ours = logging.getLogger("data_modules")
+    ours.setLevel(logging.INFO)
+    ours.handlers = [_Lines()]
     for message in (
         ".*does not have many workers.*",
         ".*The number of training batches.*",
@@ -27,6 +30,15 @@ def quiet_libraries() -> None:
         ".*exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)
+
+
+class _Lines(logging.Handler):
+    """One line on standard error for what the readers notice."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        mark = "" if record.levelno < logging.WARNING else "warning: "
+        print(f"{mark}{record.getMessage()}", file=sys.stderr)
 
 
 def on_terminal() -> bool:

@@ -18,7 +18,7 @@ from cardiac_mtl.contracts import Batch
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
-from data_modules.findings import OnError, refuse
+from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.geometry import Normalise, prepare_image, prepare_mask
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
@@ -198,9 +198,12 @@ class CardiacDataModule(LightningDataModule):
 
     def prepare_case(self, case: Case) -> PreparedCase:
         """Read one case and bring it to the prepared grid."""
-        volume = read_volume(case.image, case.frame)
+        with noticed() as odd:
+            volume = read_volume(case.image, case.frame)
+            mask = self.read_mask(case, volume)
+        for finding in odd:  # by case: the name of a file may be that of a patient
+            notice(finding.code, Path(case.case_id), finding.message, finding.severity)
         image = self.prepare_volume(volume)
-        mask = self.read_mask(case, volume)
         return PreparedCase(
             image=image,
             mask=unannotated_like(image)

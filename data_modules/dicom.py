@@ -20,6 +20,10 @@ TOLERANCE = 1e-3
 PLACE_MM = 0.05
 """Images nearer than this along the slice normal lie in one slice."""
 
+_IDENTIFIERS = (
+    "PatientName", "PatientID", "OtherPatientIDs", "OtherPatientNames", "PatientBirthDate",
+    "AccessionNumber", "StudyDate",
+)  # fmt: skip
 _GEOMETRY = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
 
 
@@ -91,6 +95,16 @@ def read_frames(file: Path) -> list[Frame]:
         UserError: it is absent, damaged, or has no geometry.
     """
     return _frames(_dicom(file, pixels=False), file)
+
+
+def identifiers(file: Path) -> list[str]:
+    """Return what the header of a file says of who the patient is; for `pseudonym` alone."""
+    header = _dicom(file, pixels=False)
+    try:
+        values = [str(header.get(keyword) or "") for keyword in _IDENTIFIERS]
+    except UNREADABLE:
+        return []
+    return [value for value in values if value]
 
 
 def order_by_position(files: Sequence[Path]) -> list[Path]:

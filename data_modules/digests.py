@@ -12,7 +12,7 @@ from data_modules.parallel import processors
 
 MEMORY = "digests.sqlite"
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, stamp TEXT, sha256 TEXT)"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT)"
 
 
 def digests(files: Sequence[Path], cache: Path) -> dict[Path, str]:
@@ -26,20 +26,19 @@ def digests(files: Sequence[Path], cache: Path) -> dict[Path, str]:
         64 hexadecimal digits a file. A file whose size, time of change and inode are those of
         last time is not read again, as git does it.
     """
-    paths = {file: os.path.abspath(file) for file in dict.fromkeys(files)}  # noqa: PTH100 - 10 times faster
-    stamps = {file: _stamp(path) for file, path in paths.items()}
+    stamps = {file: _stamp(file) for file in dict.fromkeys(files)}
     cache.mkdir(parents=True, exist_ok=True)
     with closing(_open(cache / MEMORY)) as memory:
-        known = dict(memory.execute("SELECT path || '\n' || stamp, sha256 FROM files"))
-        found = {file: known.get(f"{paths[file]}\n{stamps[file]}") for file in paths}
+        known = dict(memory.execute("SELECT stamp, sha256 FROM files"))
+        found = {file: known.get(stamp) for file, stamp in stamps.items()}
         new = [file for file, digest in found.items() if digest is None]
         with ThreadPoolExecutor(processors()) as pool:  # hashlib lets go of the interpreter
             fresh = dict(zip(new, pool.map(_sha256, new), strict=True))
-        rows = [(paths[file], stamps[file], digest) for file, digest in fresh.items()]
+        rows = [(stamps[file], digest) for file, digest in fresh.items()]
         if rows:
             with memory:
-                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?)", rows)
-    return {file: fresh.get(file) or found[file] or "" for file in paths}
+                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", rows)
+    return {file: fresh.get(file) or found[file] or "" for file in stamps}
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -54,9 +53,12 @@ def _open(path: Path) -> sqlite3.Connection:
     return memory
 
 
-def _stamp(path: str) -> str:
-    status = os.stat(path)  # noqa: PTH116 - tens of thousands at each start
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+def _stamp(file: Path) -> str:
+    """Return what changes when the file does; hashed, as a path may name a patient."""
+    path = os.path.abspath(file)  # noqa: PTH100 - ten times faster, tens of thousands at each start
+    status = os.stat(path)  # noqa: PTH116 - likewise
+    text = f"{path}\n{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -21,8 +21,10 @@ from cardiac_mtl.contracts import UNLABELLED, CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
+from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
-from data_modules.readers import phases_in, read_mask, shape_of, shape_of_volume
+from data_modules.privacy import pseudonym
+from data_modules.readers import NIFTI, phases_in, read_mask, shape_of, shape_of_volume
 
 TABLE = "cases.csv"
 REQUIRED = ("case_id", "patient_id", "image")
@@ -71,8 +73,8 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
 def _case(row: dict[str, str], folder: Path, where: str) -> Case:
     for column in ("image", "mask"):
         if not (name := row.get(column, "")).isascii() or " " in name:
-            message = f"{column} {name!r} holds a space or a letter outside ASCII; read as it is"
-            notice("odd_name", folder / name, message, "note")
+            what = f"{where.rpartition(', ')[2]}: the {column} name holds a space or is not ASCII"
+            notice("odd_name", folder / TABLE, f"{what}; read as it is", "note")
     return Case(
         case_id=_file_name(row["case_id"], where),
         patient_id=_patient(row["patient_id"], where),
@@ -91,6 +93,8 @@ def _case(row: dict[str, str], folder: Path, where: str) -> Case:
 def split_frames(case: Case) -> list[Case]:
     """Return one case a phase of a cine, the case with its files for a single volume.
 
+    Names that hold a part of what a DICOM header says of the patient become pseudonyms.
+
     Raises:
         UserError: the folder holds no image; the mask of a cine has another shape than its image.
     """
@@ -98,6 +102,10 @@ def split_frames(case: Case) -> list[Case]:
     phases = phases_in(path)
     if not phases:
         raise UserError("holds no DICOM image", where=str(path), fix="correct the row")
+    if not path.name.endswith(NIFTI):
+        known = identifiers(phases[0][0][0])
+        names = {key: pseudonym(getattr(case, key), known) for key in ("case_id", "patient_id")}
+        case = replace(case, **names)  # type: ignore[arg-type]
     if len(phases) == 1:
         files, frame = phases[0]
         return [replace(case, image=files, frame=frame)]

@@ -258,7 +258,7 @@ def _nifti_voxels(
     """Return the voxels of one volume, float32 or what integers the file holds."""
     status = path.stat()
     stamp = (status.st_size, status.st_mtime_ns)
-    offset = max(int(file.header["vox_offset"]), 352)
+    offset = int(getattr(file.dataobj, "offset", 352))  # extensions of the header come before
     size = offset + math.prod(file.shape) * file.get_data_dtype().itemsize
     if size <= KEPT_BYTES:
         whole = _voxels_of_file(path, stamp, size)

@@ -25,8 +25,9 @@ from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
-from data_modules.dicom import order_by_position
+from data_modules.dicom import identifiers, order_by_position
 from data_modules.findings import OnError, refuse
+from data_modules.privacy import pseudonym
 from data_modules.readers import read_mask
 
 _SHORT_AXIS = re.compile(r"_SA(\d+)_ph(\d+)\.dcm$")
@@ -87,10 +88,11 @@ def _cases_of_patient(folder: Path) -> list[Case]:
     if not files:
         return []
     order = _slice_order(files)
+    patient = pseudonym(folder.name, identifiers(next(iter(next(iter(files.values())).values()))))
     return [
         Case(
-            case_id=f"{folder.name}_ph{phase:02d}",
-            patient_id=folder.name,
+            case_id=f"{patient}_ph{phase:02d}",
+            patient_id=patient,
             image=(images := tuple(slices[n] for n in order if n in slices)),
             mask=tuple(_mask_of(image) for image in images),
             phase=str(phase),

@@ -1,0 +1,133 @@
+"""Planted names, numbers and dates of patients: none leaves the reader."""
+
+import shutil
+import subprocess
+import sys
+
+import pydicom
+import pytest
+
+from cardiac_mtl.cli import main
+from cardiac_mtl.phantom_cohort import write_cohort
+from data_modules.manifest import find_cases
+from data_modules.privacy import pseudonym
+
+SECRETS = ("Mustermann", "Erika", "19560203", "4711-0815", "20190704")
+
+
+@pytest.fixture(autouse=True)
+def key(tmp_path, monkeypatch):
+    """Keep the key of the pseudonyms out of the user's configuration."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+
+
+@pytest.fixture
+def clinic(tmp_path):
+    """An LVSC folder as a clinic may have it: the first patient's name in folder, files, headers."""
+    root = tmp_path / "lvsc"
+    write_cohort("lvsc", root, patients=5, phases=2, seed=0)
+    folder = min((root / "Training").iterdir())
+    for file in folder.iterdir():
+        new = file.rename(folder / file.name.replace(folder.name, "Mustermann_Erika"))
+        if new.suffix == ".dcm":
+            image = pydicom.dcmread(new)
+            image.PatientName, image.PatientID = "Mustermann^Erika", "4711-0815"
+            image.PatientBirthDate, image.StudyDate = "19560203", "20190704"
+            image.save_as(new)
+    folder.rename(folder.with_name("Mustermann_Erika"))
+    return root
+
+
+def leaks(folder):
+    found = []
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        content = path.read_bytes() if path.is_file() else b""
+        found += [
+            (name, secret)
+            for secret in SECRETS
+            if secret.casefold() in name.casefold() or secret.encode() in content
+        ]
+    return found
+
+
+def test_no_run_directory_no_report_no_log_and_no_wandb_file_names_a_patient(
+    clinic, tmp_path, capfd, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    (
+        clinic / "Training" / "Mustermann_Erika" / "Mustermann_Erika_SA2_ph0.dcm"
+    ).unlink()  # a warning
+    cache = ["--data.cache_dir", str(tmp_path / "cache")]
+    words = ["fit", "--config", "mtn_uncertainty", "--config", "debug", "--config", "loggers/wandb"]
+    words += ["--data.root", str(clinic), "--trainer.accelerator", "cpu", *cache]
+    words += ["--data.num_folds", "2", "--run_root", str(tmp_path / "runs")]
+    for fold in ("0", "1"):  # the patient is tested in one of them
+        assert main([*words, "--data.fold", fold]) == 0
+    for run in (tmp_path / "runs" / "mtn_uncertainty" / "lvsc").iterdir():
+        assert main(["test", "--run", str(run)]) == 0
+        assert main(["audit", "--run", str(run)]) == 0
+    study = clinic / "Training" / "Mustermann_Erika"
+    out = tmp_path / "out"
+    main(["predict", "--run", str(run), "--input", str(study), "--output", str(out)])
+    shown = capfd.readouterr()
+    assert "is a slice missing?" in shown.err
+    assert [s for s in SECRETS if s in shown.out + shown.err.replace(str(study), "")] == []
+    assert leaks(tmp_path / "runs") == []
+    assert leaks(tmp_path / "cache") == []
+    assert leaks(out) == []
+    assert list((tmp_path / "runs").rglob("*.wandb"))
+
+
+def test_a_nifti_mask_inherits_no_text_of_its_image(tmp_path):
+    code = """
+import nibabel as nib, numpy as np, sys
+from pathlib import Path
+from data_modules.readers import read_volume, write_mask
+path = Path(sys.argv[1]) / "a.nii.gz"
+image = nib.Nifti1Image(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.diag([1.5, 1.5, 8, 1]))
+for field in ("descrip", "db_name", "aux_file", "intent_name"):
+    image.header[field] = b"Mustermann"
+image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Mustermann^Erika"))
+nib.save(image, path)
+write_mask(path.with_name("m.nii"), [read_volume([path])], like=path)
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
+    assert b"Mustermann" not in (tmp_path / "m.nii").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        ("Mustermann_Erika", True),
+        ("mustermann", True),
+        ("study-4711-0815", True),
+        ("scan_19560203", True),
+        ("patient07", False),
+        ("DET0000101", False),
+    ],
+)
+def test_names_that_hold_a_part_of_the_header_are_hidden(name, hidden):
+    header = ["Mustermann^Erika", "4711-0815", "19560203", "DET0000101", "E"]
+    shown = pseudonym(name, header)
+    assert (shown != name) is hidden
+    assert pseudonym(name, header) == shown
+    assert not hidden or (shown[0] == "p" and len(shown) == 11)
+
+
+def test_pseudonyms_need_the_key(monkeypatch, tmp_path):
+    first = pseudonym("Erika", ["Erika"])
+    assert (tmp_path / "config" / "cardiac-mtl" / "salt").stat().st_mode & 0o777 == 0o600
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "other"))
+    assert pseudonym("Erika", ["Erika"]) != first
+
+
+def test_a_dicom_folder_of_a_manifest_gets_pseudonyms_too(clinic):
+    shutil.move(clinic / "Training" / "Mustermann_Erika", clinic / "a")
+    (clinic / "cases.csv").write_text("case_id,patient_id,image\nerika1,p 4711-0815,a\n")
+    cases = find_cases(clinic)
+    assert len(cases) == 2
+    assert not any(
+        s.casefold() in str((c.case_id, c.patient_id)).casefold() for c in cases for s in SECRETS
+    )
