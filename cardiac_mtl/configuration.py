@@ -19,6 +19,10 @@ from cardiac_mtl.phantom_cohort import default_cohort
 from data_modules.base import CardiacDataModule
 
 FIX_FOLLOWS = "; "
+MOST_ALIASES = 20
+"""In a YAML file: a few lines of aliases of aliases would unfold to gigabytes."""
+MOST_BRACKETS = 2000
+"""In a YAML file: the reader takes minutes over twenty thousand nested lists."""
 
 
 class OneLineParser(LightningArgumentParser):
@@ -101,6 +105,8 @@ def build_data(configs: Sequence[str]) -> CardiacDataModule:
     merged: dict[str, Any] = {}
     for config in configs:
         data = read_yaml(find_config(config)).get("data") or {}
+        if not isinstance(data, dict) or not isinstance(data.get("init_args") or {}, dict):
+            raise UserError("is not a mapping", where=f"{config}, data", fix="give class_path")
         if data.get("class_path", merged.get("class_path")) != merged.get("class_path"):
             merged = {}
         merged = merged | data
@@ -119,16 +125,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
         UserError: it is absent or damaged.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError("nested too deep")
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        content = yaml.safe_load(text) if aliases <= MOST_ALIASES else None
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(
             f"is not YAML: {error.problem}", where=f"{path}, line {line}", fix="mend that line"
         ) from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
         raise UserError(
             f"cannot be read ({type(error).__name__})", where=str(path), fix="restore the file"
         ) from error
+    if aliases > MOST_ALIASES:
+        raise UserError(
+            f"has {aliases} aliases", where=str(path), fix="write out what the aliases stand for"
+        )
     if not isinstance(content, dict):
         raise UserError("is not a mapping", where=str(path), fix="write `key: value` lines")
     return content

@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 import nibabel as nib
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from pydicom.errors import InvalidDicomError
 
 from cardiac_mtl.errors import UserError
@@ -29,6 +29,7 @@ UNREADABLE = (
     nib.wrapstruct.WrapStructError,
     InvalidDicomError,
     UnidentifiedImageError,
+    Image.DecompressionBombError,
 )
 """Found by changing bytes of good files at random. Catch it around calls of libraries only."""
 

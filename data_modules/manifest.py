@@ -224,7 +224,8 @@ def _check_columns(columns: list[str], table: Path) -> None:
         if wanted in columns:
             raise UserError(f"two columns {wanted!r}", where=str(table), fix="rename one")
         near = get_close_matches(wanted, others, n=1, cutoff=0.5)
-        hint = f"rename {near[0]!r}" if near else f"the columns are {', '.join(columns) or 'none'}"
+        there = ", ".join(columns[:8]) + (", ..." if len(columns) > 8 else "")
+        hint = f"rename {near[0]!r}" if near else f"the columns are {there or 'none'}"
         raise UserError(f"no column {wanted!r}", where=str(table), fix=hint)
     for name in others:
         if near := get_close_matches(name.lower(), set(OPTIONAL) - set(columns), n=1, cutoff=0.8):
@@ -233,16 +234,21 @@ def _check_columns(columns: list[str], table: Path) -> None:
 
 def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
-    if not path.resolve().is_relative_to(folder.resolve()):
+    try:
+        outside = not path.resolve().is_relative_to(folder.resolve())
+        found = bool(name) and path.exists()
+    except (OSError, RuntimeError, ValueError):  # links in a circle, absurd names
+        outside, found = False, False
+    if outside:
         raise UserError(
-            f"{name!r} leads out of the data folder",
+            f"{_short(name)} leads out of the data folder",
             where=where,
             fix="give a path below it",
             code="path_outside",
         )
-    if not name or not path.exists():
+    if not found:
         raise UserError(
-            f"no file {name!r}",
+            f"no file {_short(name)}",
             where=where,
             fix="restore it or correct the row",
             code="missing_file",
@@ -250,10 +256,16 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     return path
 
 
+def _short(name: str) -> str:
+    return repr(name if len(name) <= 200 else f"{name[:200]}...")
+
+
 def _file_name(case_id: str, where: str) -> str:
     if not case_id.isprintable() or case_id[:1] in {"", "."} or set(case_id) & set('/\\:*?"<>|'):
         raise UserError(
-            f"case_id {case_id!r} cannot name a file", where=where, fix="use letters and digits"
+            f"case_id {_short(case_id)} cannot name a file",
+            where=where,
+            fix="use letters and digits",
         )
     return case_id
 

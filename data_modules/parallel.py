@@ -4,9 +4,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
 from typing import Any, TypeVar
 
 import SimpleITK as sitk
@@ -79,9 +81,18 @@ def _begin(function: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - one function a process
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # the threads of ITK's pool did not survive the fork: a filter would wait for them for ever
     sitk.ProcessObject.SetGlobalDefaultThreader("Platform")
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+
+
+def _end_with_parent() -> None:
+    """End when the parent was killed: we would wait for work, and hold its lock, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _do(item: Any) -> Any:  # noqa: ANN401 - whatever the function takes

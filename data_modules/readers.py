@@ -231,7 +231,9 @@ def _read_nifti(path: Path, frame: int | None) -> sitk.Image:
     if voxels.ndim == 2:
         voxels = voxels[..., None]
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
-    return _with_affine(image, _RAS_TO_LPS @ _nifti_affine(file, path), path)
+    with np.errstate(invalid="ignore"):  # what is not finite is refused next
+        affine = _RAS_TO_LPS @ _nifti_affine(file, path)
+    return _with_affine(image, affine, path)
 
 
 def _refuse_odd_shape(file: nib.nifti1.Nifti1Image, path: Path, frame: int | None) -> None:
