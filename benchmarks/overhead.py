@@ -96,6 +96,7 @@ def main() -> None:
             "data.root": data,
             "data.cache_dir": f"{folder}/cache",
             "trainer.max_epochs": options.rounds + 1,
+            "trainer.callbacks": "null",  # the bare loop averages no weights either
             "trainer.limit_train_batches": 20,
             "run_root": f"{folder}/runs",
         }

@@ -24,6 +24,7 @@ from cardiac_mtl.configuration import (
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import (
     BEST,
@@ -51,6 +52,7 @@ from data_modules.base import CardiacDataModule
 def run(arguments: Sequence[str]) -> int:
     """Run `fit`, `validate` or `test`."""
     _refuse_shadowed_package()
+    keep_freed_memory()
     quiet_libraries()
     words, run_directory = list(arguments), None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):

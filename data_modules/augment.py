@@ -1,6 +1,9 @@
 """Random transformations of whole batches on the device: chance first, then arithmetic."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -105,7 +108,7 @@ def transform(
 
     Args:
         image: float32 (B, C, H, W); what comes in from outside is 0.
-        mask: int64 (B, H, W); what comes in from outside is background, or `UNLABELLED` on
+        mask: int8 or int64 (B, H, W); what comes in from outside is background, or `UNLABELLED` on
             slices without annotation.
         draws: of the same batch.
         num_classes: of the mask, the background included.
@@ -115,21 +118,58 @@ def transform(
         interpolated share of each pixel; same shapes and types. Nearest neighbour would move
         the border of a thin wall by up to half a pixel.
     """
-    channels, (height, width) = image.shape[1], image.shape[-2:]
-    to_unit = image.new_tensor([2 / width, 2 / height])
-    theta = draws.theta.to(image.device, non_blocking=True)
-    linear = theta[:, :, :2] * to_unit[:, None] / to_unit
-    theta = torch.cat([linear, theta[:, :, 2:] * to_unit[:, None]], dim=2)
-    grid = F.affine_grid(theta, [len(image), 1, height, width], align_corners=False)
-    foreground = torch.tensor([*range(1, num_classes), UNLABELLED], device=mask.device)
-    shares = (mask[:, None] == foreground[:, None, None]).to(image.dtype)
-    moved = F.grid_sample(torch.cat([image, shares], 1), grid, mode="bilinear", align_corners=False)
-    shares = moved[:, channels:]
-    background = 1 - shares.sum(1, keepdim=True)
-    winner = torch.cat([background, shares], 1).argmax(1)
-    moved_mask = torch.where(winner == num_classes, UNLABELLED, winner)
-    unannotated = (mask == UNLABELLED).flatten(1).all(1)[:, None, None]
-    return _intensity(moved[:, :channels], draws), moved_mask.masked_fill(unannotated, UNLABELLED)
+    channels = image.shape[1]
+    grid = _grid(draws.theta.to(image.device, non_blocking=True), image.shape[-2:])
+    # comparisons that write numbers take a fifth of the time of those that write booleans
+    joined = image.new_empty(len(image), channels + num_classes - 1, *image.shape[-2:])
+    joined[:, :channels] = image
+    for value in range(1, num_classes):
+        torch.eq(mask, value, out=joined[:, channels + value - 1])
+    moved = _sample(joined, grid, "bilinear")
+    moved_mask = _largest_share(moved[:, channels:].unbind(1)).to(mask.dtype)
+    if mask.is_cuda or int(mask.amin()) < 0:  # asking a GPU would wait for it
+        unlabelled = mask == UNLABELLED
+        lost = _sample(unlabelled[:, None].to(image.dtype), grid, "nearest")[:, 0] > 0
+        nothing_known = unlabelled.flatten(1).all(1)[:, None, None]
+        moved_mask.masked_fill_(lost | nothing_known, UNLABELLED)
+    return _intensity(moved[:, :channels], draws), moved_mask
+
+
+def _largest_share(shares: Sequence[Tensor]) -> Tensor:
+    """Return the class, from 0 the background, that has the largest share of each pixel.
+
+    Args:
+        shares: (B, H, W) of each class after the background.
+    """
+    best = 1 - reduce(torch.add, shares)
+    winner = torch.zeros_like(best)
+    torch.gt(shares[0], best, out=winner)
+    for value, share in enumerate(shares[1:], start=2):
+        best = torch.maximum(best, shares[value - 2])
+        winner.masked_fill_(share > best, value)
+    return winner
+
+
+def _grid(theta: Tensor, size: torch.Size) -> Tensor:
+    """Return where each pixel comes from, (B, H, W, 2) in the units of `grid_sample`.
+
+    Args:
+        theta: (B, 2, 3), in pixels about the centre.
+        size: (H, W).
+    """
+    height, width = size
+    columns = torch.arange(width, device=theta.device) - (width - 1) / 2
+    rows = torch.arange(height, device=theta.device) - (height - 1) / 2
+    across = theta[:, :, :1] * columns + theta[:, :, 2:]  # (B, 2, W)
+    down = theta[:, :, 1:2] * rows  # (B, 2, H)
+    scale = theta.new_tensor([2 / width, 2 / height])[:, None]
+    across, down = across * scale, down * scale
+    # one sum of vectors, plane by plane: a tenth of the time of `affine_grid` on the CPU
+    return (across[:, :, None, :] + down[:, :, :, None]).permute(0, 2, 3, 1)
+
+
+def _sample(image: Tensor, grid: Tensor, mode: Literal["bilinear", "nearest"]) -> Tensor:
+    return F.grid_sample(image, grid, mode=mode, align_corners=False)
 
 
 def _intensity(image: Tensor, draws: Draws) -> Tensor:

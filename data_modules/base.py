@@ -121,6 +121,8 @@ class CardiacDataModule(LightningDataModule):
         self.copies = copies
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.draws: Draws | None = None
+        """What chance decided for the batch in hand; None outside training."""
         self._epoch_drawn: tuple[int, int, int] | None = None
 
     @classmethod
@@ -141,14 +143,16 @@ class CardiacDataModule(LightningDataModule):
         """Compute the index targets from the masks that the network sees.
 
         Args:
-            mask: int64 (B, H, W).
+            mask: (B, H, W), any type of integers.
             spacing: float32 (B, 3), slice, row and column spacing in mm.
 
         Returns:
             float32 (B, 1), myocardial area in mm2, NaN where the slice is not annotated.
         """
-        area = (mask == self.labels["myocardium"]).sum((1, 2)) * spacing[:, 1:].prod(1)
-        annotated = (mask >= 0).any(2).any(1)
+        inside = torch.empty(mask.shape, device=mask.device)
+        torch.eq(mask, self.labels["myocardium"], out=inside)  # five times faster than a boolean
+        area = inside.sum((1, 2)) * spacing[:, 1:].prod(1)
+        annotated = mask.amax((1, 2)) >= 0
         return torch.where(annotated, area, torch.nan)[:, None]
 
     @property
@@ -241,16 +245,17 @@ class CardiacDataModule(LightningDataModule):
         # chance is asked while the batch is on the CPU: asking the device would wait for it
         training = self.trainer is not None and self.trainer.training
         self._seen["train" if training else "other"][batch["case"]] = True
-        self._draws = self._draws_of_epoch(batch["sample"]) if training else None
+        self.draws = self._draws_of_epoch(batch["sample"]) if training else None
         return batch
 
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        if self._draws is not None:
+        if self.draws is not None:
             batch["image"], batch["mask"] = transform(
-                batch["image"], batch["mask"], self._draws, 1 + max(self.labels.values())
+                batch["image"], batch["mask"], self.draws, 1 + max(self.labels.values())
             )
         batch["indices"] = self.indices_of(batch["mask"], batch["spacing"])
+        batch["mask"] = batch["mask"].long()
         return batch
 
     def _draws_of_epoch(self, samples: Tensor) -> Draws:

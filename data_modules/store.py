@@ -242,13 +242,13 @@ class PreparedStore:
         """Return the positions of all slices of some rows of the case table."""
         return np.flatnonzero(np.isin(self.case, np.asarray(cases, dtype=self.case.dtype)))
 
-    def gather(self, positions: NDArray[np.intp]) -> tuple[NDArray[np.float32], NDArray[np.int8]]:
-        """Return images (B, H, W) and masks (B, H, W) of some slices, as copies."""
+    def gather(self, positions: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """Return float32 images (B, H, W) and int8 masks (B, H, W) of some slices, as copies."""
         image, mask = self.image[positions], self.mask[positions]
         self._resident += image.nbytes + mask.nbytes
         if self._resident > RESIDENT_BYTES:
             self._let_go()
-        return image.astype(np.float32), mask
+        return torch.from_numpy(image).float(), torch.from_numpy(mask)
 
     def _let_go(self) -> None:
         """Give mapped pages back, so that a store larger than memory can be read in any order."""
@@ -295,13 +295,17 @@ class SliceDataset(Dataset[Batch]):
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> Batch:
-        """Return a whole batch by one gather from each array."""
+        """Return a whole batch by one gather from each array.
+
+        The mask is int8 here, an eighth of the bytes on the way to the device; the data module
+        widens it there.
+        """
         positions = self.positions[np.asarray(indices)]
         image, mask = self.store.gather(positions)
         case = torch.from_numpy(self.store.case[positions])
         return {
-            "image": torch.from_numpy(image)[:, None],
-            "mask": torch.from_numpy(mask).long(),
+            "image": image[:, None],
+            "mask": mask,
             "spacing": torch.from_numpy(self.store.spacing[positions]),
             "case": case,
             "slice": torch.from_numpy(self.store.slice[positions]),

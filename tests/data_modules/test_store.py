@@ -5,10 +5,12 @@ import json
 import multiprocessing
 import random
 import shutil
+import time
 from collections import namedtuple
 
 import numpy as np
 import pytest
+import torch
 
 from cardiac_mtl.errors import UserError
 from data_modules import store as store_module
@@ -57,8 +59,9 @@ def start(folder, cases):
 
 
 def test_a_preparation_killed_at_random_moments_ends_in_the_same_store(cases, tmp_path):
-    whole = start(tmp_path / "whole", cases)
-    whole.join()
+    began = time.perf_counter()
+    start(tmp_path / "whole", cases).join()
+    duration = time.perf_counter() - began
     expected = content(tmp_path / "whole")
     assert set(expected) == {"image.float16", "mask.int8", "index.npz", "about.json"}
     chance = random.Random(0)
@@ -66,7 +69,7 @@ def test_a_preparation_killed_at_random_moments_ends_in_the_same_store(cases, tm
     for moment in range(20):
         folder = tmp_path / f"killed{moment}"
         process = start(folder, cases)
-        process.join(chance.uniform(0.005, 0.25))
+        process.join(chance.uniform(0.0, 0.9 * duration))
         process.kill()
         process.join()
         interrupted += not folder.is_dir()
@@ -74,7 +77,7 @@ def test_a_preparation_killed_at_random_moments_ends_in_the_same_store(cases, tm
         again.join(60)
         assert again.exitcode == 0
         assert content(folder) == expected
-    assert interrupted >= 10
+    assert interrupted >= 5
 
 
 def test_two_processes_that_want_one_store_make_it_once(cases, tmp_path):
@@ -128,8 +131,8 @@ def test_reading_lets_go_of_memory_and_reads_the_same(cases, tmp_path, monkeypat
     again = store.gather(positions)
     last = store.gather(positions)
     for a, b, c in zip(first, again, last, strict=True):
-        np.testing.assert_array_equal(a, b)
-        np.testing.assert_array_equal(a, c)
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
 
 
 def test_the_key_follows_content_and_not_names_or_dates(cases, tmp_path):
