@@ -4,7 +4,6 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-_NEVER = (1 << 31) - 1
 
 
 def keep_freed_memory() -> None:
@@ -18,5 +17,5 @@ def keep_freed_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, _NEVER)
-        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
+        mallopt(_M_MMAP_THRESHOLD, 32 << 20)

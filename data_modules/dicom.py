@@ -1,20 +1,24 @@
 """DICOM images to volumes: their order, their geometry, their values, their phases."""
 
+import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from cardiac_mtl.errors import UserError
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.findings import notice
 
+_TIMES = ("NominalCardiacTriggerDelayTime", "TriggerTime", "TemporalPositionIndex")
+_PLAIN = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "Rows", "Columns")
+_UNCOMPRESSED = {ExplicitVRLittleEndian, ImplicitVRLittleEndian}
 TOLERANCE = 1e-3
 """Largest difference of two slices that count as alike: mm, or units of a direction cosine."""
 PLACE_MM = 0.05
@@ -206,39 +210,40 @@ def _frames_if_dicom(file: Path) -> list[Frame]:
 
 def _frames(dataset: pydicom.Dataset, file: Path) -> list[Frame]:
     try:
+        if "PerFrameFunctionalGroupsSequence" not in dataset:
+            if int(dataset.get("NumberOfFrames") or 1) > 1:
+                raise UserError(
+                    f"has {dataset.NumberOfFrames} frames without a position each",
+                    where=str(file),
+                    fix="export one grey-scale file a slice and phase",
+                    code="multi_frame",
+                )
+            return [_frame([dataset], file, 0)]
         shared = _first(dataset, "SharedFunctionalGroupsSequence")
-        groups = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
+        groups = dataset.PerFrameFunctionalGroupsSequence
         if len(groups) != int(dataset.get("NumberOfFrames") or 1):
             raise UserError(
-                f"has {dataset.get('NumberOfFrames')} frames without a position each",
+                f"has {dataset.NumberOfFrames} frames, {len(groups)} with a position",
                 where=str(file),
-                fix="export one grey-scale file a slice and phase",
+                fix="export it again from its source",
                 code="multi_frame",
             )
-        return [_frame(dataset, shared, group, file, n) for n, group in enumerate(groups)]
+        return [
+            _frame([*_inner(group), *_inner(shared), dataset], file, n)
+            for n, group in enumerate(groups)
+        ]
     except UNREADABLE as error:
         raise damaged(file, "has a damaged header", error) from error
 
 
-def _frame(
-    dataset: pydicom.Dataset,
-    shared: pydicom.Dataset,
-    group: pydicom.Dataset,
-    file: Path,
-    number: int,
-) -> Frame:
-    def look(keyword: str, sequence: str) -> Any:  # noqa: ANN401 - as DICOM has it
-        """Look where an enhanced image keeps a value, then where a classic one does."""
-        for place in (_first(group, sequence), _first(shared, sequence), dataset):
-            if (value := place.get(keyword)) is not None and value != "":
-                return value
-        return None
+def _inner(group: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """Return the items of a functional group, where an enhanced image keeps its values."""
+    return [item for element in group if element.VR == "SQ" for item in element.value]
 
-    found = [
-        look("ImagePositionPatient", "PlanePositionSequence"),
-        look("ImageOrientationPatient", "PlaneOrientationSequence"),
-        look("PixelSpacing", "PixelMeasuresSequence"),
-    ]
+
+def _frame(places: Sequence[pydicom.Dataset], file: Path, number: int) -> Frame:
+    """Read one frame from the first of some places that has each value."""
+    found = [_numbers(places, keyword) for keyword in _GEOMETRY]
     if missing := [k for k, value in zip(_GEOMETRY, found, strict=True) if not value]:
         raise UserError(
             f"lacks {', '.join(missing)}",
@@ -246,23 +251,42 @@ def _frame(
             fix="export it with its geometry",
             code="dicom_header",
         )
-    thickness = look("SpacingBetweenSlices", "PixelMeasuresSequence") or look(
-        "SliceThickness", "PixelMeasuresSequence"
+    thickness = _numbers(places, "SpacingBetweenSlices") or _numbers(places, "SliceThickness")
+    time = next((t for keyword in _TIMES if (t := _numbers(places, keyword))), [0.0])
+    rows, columns, instance = (
+        _numbers(places[-1:], k) for k in ("Rows", "Columns", "InstanceNumber")
     )
-    time = look("NominalCardiacTriggerDelayTime", "CardiacSynchronizationSequence")
-    if time is None:
-        time = look("TemporalPositionIndex", "FrameContentSequence")
     return Frame(
         file=file,
         number=number,
         position=np.asarray(found[0], np.float64).reshape(3),
         axes=np.asarray(found[1], np.float64).reshape(2, 3),
         spacing=np.asarray(found[2], np.float64).reshape(2),
-        size=(int(dataset.Columns), int(dataset.Rows)),
-        thickness=float(thickness or 1.0),
-        time=float(dataset.get("TriggerTime") or 0) if time is None else float(time),
-        instance=int(dataset.get("InstanceNumber") or 0),
+        size=(int(columns[0]), int(rows[0])),
+        thickness=(thickness or [1.0])[0] or 1.0,
+        time=time[0],
+        instance=int((instance or [0.0])[0]),
     )
+
+
+def _numbers(places: Sequence[pydicom.Dataset], keyword: str) -> list[float]:
+    """Return the numbers of an element from the first place that has it, none where none has."""
+    for place in places:
+        if keyword not in place:
+            continue
+        element = place.get_item(keyword)
+        value = element.value
+        if isinstance(value, bytes) and element.VR in {"DS", "IS"}:
+            # as it stands in the file: a third of the time of pydicom's own numbers
+            parts = value.strip(b" \0").split(b"\\")
+            return [float(part) for part in parts if part.strip()]
+        if isinstance(value, bytes) and element.VR == "US":
+            return [float(int.from_bytes(value, "little"))]
+        value = place[keyword].value
+        if value is None or value == "":
+            continue
+        return [float(x) for x in (value if isinstance(value, Iterable) else [value])]
+    return []
 
 
 def _first(dataset: pydicom.Dataset, sequence: str) -> pydicom.Dataset:
@@ -273,21 +297,45 @@ def _first(dataset: pydicom.Dataset, sequence: str) -> pydicom.Dataset:
 def _pixels(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
     """Return (frames, H, W), rescaled."""
     try:
-        pixels = dataset.pixel_array.astype(np.float32)
-        shared = _first(dataset, "SharedFunctionalGroupsSequence")
-        rescale = _first(shared, "PixelValueTransformationSequence") or dataset
-        slope = float(rescale.get("RescaleSlope", 1) or 1)
-        intercept = float(rescale.get("RescaleIntercept", 0) or 0)
+        samples = int(dataset.get("SamplesPerPixel", 1))
+        pixels = _plain_pixels(dataset) if samples == 1 else None
+        if pixels is None:
+            pixels = dataset.pixel_array.astype(np.float32)
+        places = [*_inner(_first(dataset, "SharedFunctionalGroupsSequence")), dataset]
+        slope = (_numbers(places, "RescaleSlope") or [1.0])[0] or 1.0
+        intercept = (_numbers(places, "RescaleIntercept") or [0.0])[0]
     except UNREADABLE as error:
         raise damaged(file, "has no readable pixels", error) from error
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
+    if samples != 1:
         raise UserError(
-            f"has {dataset.SamplesPerPixel} samples a pixel",
+            f"has {samples} samples a pixel",
             where=str(file),
             fix="export one grey-scale file a slice and phase",
             code="colour",
         )
-    return (pixels if pixels.ndim == 3 else pixels[None]) * slope + intercept
+    if (slope, intercept) != (1.0, 0.0):
+        pixels = pixels * np.float32(slope) + np.float32(intercept)
+    return pixels if pixels.ndim == 3 else pixels[None]
+
+
+def _plain_pixels(dataset: pydicom.Dataset) -> NDArray[np.float32] | None:
+    """Return uncompressed 16-bit pixels at a fifth of pydicom's time, None where it must decode."""
+    values = [dataset.get_item(keyword) for keyword in _PLAIN]
+    syntax = dataset.file_meta.get("TransferSyntaxUID", "")
+    if syntax not in _UNCOMPRESSED or not all(e and isinstance(e.value, bytes) for e in values):
+        return None
+    bits, stored, high, signed, rows, columns = (
+        int.from_bytes(element.value, "little") for element in values
+    )
+    if (bits, stored, high) != (16, 16, 15):
+        return None
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    shape = (frames, rows, columns)
+    content = dataset.get_item("PixelData").value
+    if len(content) != 2 * math.prod(shape):
+        return None
+    kind = "<i2" if signed else "<u2"
+    return np.frombuffer(content, kind).reshape(shape).astype(np.float32)
 
 
 def _usual_orientation(frames: Sequence[Frame]) -> Frame:

@@ -1,4 +1,4 @@
-"""The sha256 of files, remembered: a file is read again only when its size or time changed."""
+"""What files hold, as hashes that are remembered: a file is read again only when it changed."""
 
 import hashlib
 import os
@@ -12,28 +12,30 @@ from data_modules.parallel import processors
 
 MEMORY = "digests.sqlite"
 
-_SCHEMA = "CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, sha256 TEXT)"
+_SCHEMA = "CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, content TEXT)"
 
 
 def digests(files: Sequence[Path], cache: Path) -> dict[Path, str]:
-    """Return the sha256 of the content of each file.
+    """Return a hash of the content of each file.
 
     Args:
         files: all must be there.
         cache: folder that remembers what was read before.
 
     Returns:
-        64 hexadecimal digits a file. A file whose size, time of change and inode are those of
-        last time is not read again, as git does it.
+        40 hexadecimal digits a file, of SHA-1: it tells contents apart as well as SHA-256 where
+        nobody forges them, in less than half the time. A file whose size, time of change and
+        inode are those of last time is not read again, as git does it.
     """
-    stamps = {file: _stamp(file) for file in dict.fromkeys(files)}
+    here = os.getcwd()  # noqa: PTH109
+    stamps = {file: _stamp(file, here) for file in dict.fromkeys(files)}
     cache.mkdir(parents=True, exist_ok=True)
     with closing(_open(cache / MEMORY)) as memory:
-        known = dict(memory.execute("SELECT stamp, sha256 FROM files"))
+        known = dict(memory.execute("SELECT stamp, content FROM files"))
         found = {file: known.get(stamp) for file, stamp in stamps.items()}
         new = [file for file, digest in found.items() if digest is None]
         with ThreadPoolExecutor(processors()) as pool:  # hashlib lets go of the interpreter
-            fresh = dict(zip(new, pool.map(_sha256, new), strict=True))
+            fresh = dict(zip(new, pool.map(_content, new), strict=True))
         rows = [(stamps[file], digest) for file, digest in fresh.items()]
         if rows:
             with memory:
@@ -53,17 +55,20 @@ def _open(path: Path) -> sqlite3.Connection:
     return memory
 
 
-def _stamp(file: Path) -> str:
-    """Return what changes when the file does; hashed, as a path may name a patient."""
-    path = os.path.abspath(file)  # noqa: PTH100 - ten times faster, tens of thousands at each start
-    status = os.stat(path)  # noqa: PTH116 - likewise
+def _stamp(file: Path, here: str) -> str:
+    """Return what changes when the file does; hashed, as a path may name a patient.
+
+    Strings, as tens of thousands of files are asked for at each start.
+    """
+    path = os.path.join(here, file)  # noqa: PTH118
+    status = os.stat(path)  # noqa: PTH116
     text = f"{path}\n{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
+def _content(file: Path) -> str:
+    digest = hashlib.sha1(usedforsecurity=False)
     with file.open("rb") as opened:
-        while block := opened.read(1 << 22):
+        while block := opened.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()

@@ -1,6 +1,6 @@
 """Between the geometry of a file and the prepared grid: one resampling each way."""
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -53,15 +53,13 @@ def prepare_image(
     Returns:
         (S, H, W); 0, the mean, where the volume does not reach.
     """
-    voxels = sitk.GetArrayFromImage(image).astype(np.float32)
-    axes = (1, 2) if normalise == "slice" else None
-    mean = voxels.mean(axis=axes, keepdims=True, dtype=np.float64)
-    deviation = voxels.std(axis=axes, keepdims=True, dtype=np.float64)
-    normalised = sitk.GetImageFromArray(
-        ((voxels - mean) / np.maximum(deviation, 1e-6)).astype(np.float32)
-    )
-    normalised.CopyInformation(image)
-    return _resample(normalised, prepared_grid(image, matrix, spacing_mm), sitk.sitkLinear, 0.0)
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    for part in voxels if normalise == "slice" else [voxels]:
+        part -= part.mean(dtype=np.float64).astype(np.float32)  # noqa: PLW2901 - in place
+        # of values about 0, so that a sum in single precision is exact enough
+        part /= max(float(np.vdot(part, part) / part.size) ** 0.5, 1e-6)  # noqa: PLW2901
+    rows, columns = _samples(image, prepared_grid(image, matrix, spacing_mm))
+    return _lerp(_lerp(voxels, rows, axis=1), columns, axis=2)
 
 
 def prepare_mask(mask: sitk.Image, matrix: tuple[int, int], spacing_mm: float) -> NDArray[np.int8]:
@@ -76,11 +74,62 @@ def prepare_mask(mask: sitk.Image, matrix: tuple[int, int], spacing_mm: float) -
         (S, H, W); background where the volume does not reach, except on slices without
         annotation, which stay `UNLABELLED` throughout.
     """
-    grid = prepared_grid(mask, matrix, spacing_mm)
-    prepared = _resample(mask, grid, sitk.sitkNearestNeighbor, 0.0).astype(np.int8)
-    unknown = (sitk.GetArrayViewFromImage(mask) == UNLABELLED).all(axis=(1, 2))
-    prepared[unknown] = UNLABELLED
+    voxels = sitk.GetArrayFromImage(mask).astype(np.int8)
+    rows, columns = _samples(mask, prepared_grid(mask, matrix, spacing_mm))
+    prepared = voxels[:, rows.nearest][:, :, columns.nearest]
+    prepared[:, ~rows.inside] = 0
+    prepared[:, :, ~columns.inside] = 0
+    prepared[(voxels == UNLABELLED).all(axis=(1, 2))] = UNLABELLED
     return prepared
+
+
+class _Samples(NamedTuple):
+    """Where the pixels of a grid lie along one axis of the volume that it was laid over."""
+
+    lower: NDArray[np.intp]
+    upper: NDArray[np.intp]
+    weight: NDArray[np.float32]
+    """Of `upper`."""
+    nearest: NDArray[np.intp]
+    inside: NDArray[np.bool_]
+
+
+def _samples(image: sitk.Image, grid: sitk.Image) -> tuple[_Samples, _Samples]:
+    """Return rows and columns. Both grids share axes and slices, so each axis stands alone.
+
+    That is four times faster than a resampling filter, which follows every pixel through space.
+    """
+    first = image.TransformPhysicalPointToContinuousIndex(grid.GetOrigin())
+    found = []
+    for axis in (1, 0):
+        step = grid.GetSpacing()[axis] / image.GetSpacing()[axis]
+        place, last = (
+            first[axis] + step * np.arange(grid.GetSize()[axis]),
+            image.GetSize()[axis] - 1,
+        )
+        lower = np.floor(place)
+        found.append(
+            _Samples(
+                lower=lower.clip(0, last).astype(np.intp),
+                upper=(lower + 1).clip(0, last).astype(np.intp),
+                weight=(place - lower).astype(np.float32),
+                nearest=np.floor(place + 0.5).clip(0, last).astype(np.intp),
+                inside=(place >= -0.5) & (place < last + 0.5),
+            )
+        )
+    return found[0], found[1]
+
+
+def _lerp(voxels: NDArray[np.float32], at: _Samples, axis: int) -> NDArray[np.float32]:
+    """Interpolate linearly along one axis; 0 where the volume does not reach."""
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    lower, upper = voxels.take(at.lower, axis), voxels.take(at.upper, axis)
+    upper -= lower
+    upper *= at.weight.reshape(shape)
+    lower += upper
+    lower *= at.inside.reshape(shape)
+    return lower
 
 
 def restore(

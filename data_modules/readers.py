@@ -49,7 +49,8 @@ def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
         voxels, affine = read_slices(files, frame)
         image = _with_affine(sitk.GetImageFromArray(voxels), affine, first)
     _refuse_bad_numbers(image, first)
-    return sitk.Cast(image, sitk.sitkFloat32)
+    floats = image.GetPixelID() == sitk.sitkFloat32
+    return image if floats else sitk.Cast(image, sitk.sitkFloat32)
 
 
 def read_mask(
@@ -350,10 +351,12 @@ def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
     try:
         with Image.open(file) as picture:
             colours = [band != "A" for band in picture.getbands()]
-            pixels = np.atleast_3d(np.asarray(picture))
+            pixels = np.asarray(picture)
     except UNREADABLE as error:
         raise damaged(file, "is absent, damaged or not PNG", error) from error
-    foreground = (pixels[..., colours] > 0).any(axis=2)
+    if pixels.ndim == 3:
+        pixels = pixels[..., colours].max(axis=2)
+    foreground = pixels > 0
     if foreground.shape != shape:
         raise UserError(
             f"the mask has {_times(foreground.shape[::-1])} pixels, "

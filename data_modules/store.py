@@ -31,7 +31,7 @@ VERSION = 2
 
 IMAGE, MASK, INDEX, ABOUT = "image.float16", "mask.int8", "index.npz", "about.json"
 BYTES_A_PIXEL = 3
-RESIDENT_BYTES = 256 << 20
+RESIDENT_BYTES = 64 << 20
 """How much of the arrays may stay in the memory of the process: what is beyond goes back to the
 page cache of the system, from where the next batch has it at once."""
 
