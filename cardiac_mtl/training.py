@@ -1,5 +1,6 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -61,7 +62,15 @@ def run(arguments: Sequence[str]) -> int:
         CardiacCLI(resolve_configs(words), run_directory)
     except ValueError as error:
         raise user_error_behind(error) or error from error
+    finally:
+        _end_wandb()
     return 0
+
+
+def _end_wandb() -> None:
+    """End the run of W&B, which Lightning leaves open: the next fit would write into it."""
+    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+        wandb.finish()
 
 
 class CardiacCLI(LightningCLI):
