@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.memory import keep_freed_memory
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -39,7 +40,8 @@ def parallel_map(
     """Apply a function to every item, several at a time.
 
     Args:
-        function: plain input and output; what it raises is raised here.
+        function: plain input and output; what it raises is raised here. It must not call torch,
+            whose threads do not survive the fork.
         items: in any number.
         label: of the progress bar that a person at a terminal sees.
 
@@ -81,6 +83,7 @@ def _begin(function: Callable[[Any], Any]) -> None:
     global _work  # noqa: PLW0603 - one function a process
     _work = function
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+    keep_freed_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # the threads of ITK's pool did not survive the fork: a filter would wait for them for ever
     sitk.ProcessObject.SetGlobalDefaultThreader("Platform")

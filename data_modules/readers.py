@@ -15,8 +15,9 @@ from PIL import Image
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.damage import UNREADABLE, damaged
-from data_modules.dicom import count_phases, phases_of_folder, read_frames, read_slices
+from data_modules.dicom import read_frames
 from data_modules.findings import notice
+from data_modules.series import count_phases, phases_of_folder, read_slices
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""

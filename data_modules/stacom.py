@@ -26,10 +26,11 @@ from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
-from data_modules.dicom import identifiers, order_by_position
+from data_modules.dicom import identifiers
 from data_modules.findings import OnError, refuse
 from data_modules.privacy import pseudonym
 from data_modules.readers import read_mask
+from data_modules.series import order_by_position
 
 _SHORT_AXIS = re.compile(r"_SA(\d+)_ph(\d+)\.dcm$")
 

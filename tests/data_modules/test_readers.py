@@ -14,8 +14,8 @@ from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
-from data_modules.dicom import order_by_position
 from data_modules.readers import read_mask, read_volume, write_mask
+from data_modules.series import order_by_position
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 MYOCARDIUM = {"myocardium": 1}
