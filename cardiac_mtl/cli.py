@@ -13,6 +13,8 @@ COMMANDS = {
     "validate": ("cardiac_mtl.training", "score a run on its validation patients"),
     "test": ("cardiac_mtl.training", "score a run on its test patients: rows, table, pictures"),
     "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
+    "evaluate": ("cardiac_mtl.mask_scoring", "score masks of any tool into the same rows"),
+    "report": ("cardiac_mtl.reporting", "tables, figures and one page from any number of runs"),
     "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),
     "phantom": ("cardiac_mtl.phantom_cohort", "write a cohort of phantom hearts to disk"),
     "cache": ("cardiac_mtl.cache_command", "list or clear what was prepared"),

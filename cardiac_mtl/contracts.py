@@ -16,7 +16,9 @@ UNLABELLED: Final = -1
 
 HONEST: Final = "honest"
 OPTIMISTIC: Final = "paper_optimistic"
-"""How a checkpoint was selected: on validation patients, or on test patients as some papers did."""
+EXTERNAL: Final = "external"
+"""How a checkpoint was selected: on validation patients, on test patients as some papers did, or
+by another tool, which we cannot vouch for."""
 
 
 class Batch(TypedDict):

@@ -1,6 +1,7 @@
 """Phantom hearts on disk: `cardiac-mtl phantom`, and the data of a run that was given none."""
 
 import argparse
+import json
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.phantoms.cohort import make_cohort
 from data_modules import manifest, stacom
+from data_modules.base import PHANTOM
 from data_modules.store import cache_folder
 
 WRITERS = {"lvsc": stacom.write_layout, "manifest": manifest.write_layout}
@@ -38,6 +40,8 @@ def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) 
     making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         WRITERS[layout](making, make_cohort(patients, phases, seed))
+        made = {"patients": patients, "phases": phases, "seed": seed, "version": VERSION}
+        (making / PHANTOM).write_text(json.dumps(made) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
         making.chmod(0o755)

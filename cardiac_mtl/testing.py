@@ -15,6 +15,7 @@ from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.rows import score, write_csv
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, overlay
+from cardiac_mtl.report.gallery import FOLDER, write_gallery
 from cardiac_mtl.report.tables import summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
@@ -56,19 +57,20 @@ class TestOutputs(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
         cases = [_postprocessed(case, pl_module) for case in self.collector.cases()]
-        slices, volumes = score(
-            cases, data.case_table, data.labels, data.index_names, self.protocol
-        )
-        table = summary(volumes, slices)
-        for name, frame in (("slices", slices), ("cases", volumes), ("table", table)):
+        frames = score(cases, data.case_table, data.labels, data.index_names, self.protocol)
+        table = summary(frames.cases, frames.slices)
+        for name, frame in (*frames._asdict().items(), ("table", table)):
             write_csv(self.run / f"{name}.csv", frame)
         (self.run / "table.md").write_text(to_markdown(table), encoding="utf-8")
-        pictures = self._draw(cases, volumes, data.case_table)
+        names = [(str(data.case_table.iloc[case.row]["case_id"]), case) for case in cases]
+        write_gallery(self.run / FOLDER, frames.cases, names)
+        pictures = self._draw(cases, frames.cases, data.case_table)
         say(to_text(table))
-        for name in ("table.md", "cases.csv", "slices.csv"):
+        for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
         for picture in pictures:
             say(str(picture))
+        say(f"next: cardiac-mtl report {self.run} --output {self.run / 'report'}")
 
     def _draw(
         self, cases: list[CollectedCase], volumes: pd.DataFrame, table: pd.DataFrame

@@ -27,6 +27,7 @@ from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.precision import suited_precision
 from cardiac_mtl.runs import (
     BEST,
     CONFIG,
@@ -148,6 +149,7 @@ class CardiacCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         self.model.selection_stage = self.datamodule.selection_part
         config = dict(self._get(self.config_init, "trainer"))
+        config["precision"] = suited_precision(config["precision"], config["accelerator"])
         config["default_root_dir"] = self.run_directory  # P40: never the working folder
         config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
         config["enable_progress_bar"] = self.subcommand == "fit" and on_terminal()
@@ -173,7 +175,7 @@ class CardiacCLI(LightningCLI):
             yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
         )
         self.datamodule.save_splits(self.run_directory / "splits.json")
-        self._note(status="running")
+        self._note(status="running", precision=self.trainer.precision)
         self._introduce()
 
     def after_fit(self) -> None:
@@ -254,6 +256,8 @@ class CardiacCLI(LightningCLI):
             self.identity = {
                 "run_id": self.run_directory.name,
                 "data": data.name_of(data.root),
+                "layout": data.layout,
+                "phantom": data.is_phantom,
                 "seed": seed,
                 **self.origin,
                 **provenance(),

@@ -19,7 +19,7 @@ from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.findings import OnError, notice, noticed, refuse
-from data_modules.geometry import Normalise, prepare_image, prepare_mask
+from data_modules.geometry import Normalise, apex_first, prepare_image, prepare_mask
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
     Split,
@@ -42,6 +42,8 @@ from data_modules.store import (
     unannotated_like,
 )
 
+PHANTOM = "phantom.json"
+"""Marks a folder of phantom hearts: no number measured on them is one of a paper's data."""
 _STAGES: tuple[Literal["train", "other"], ...] = ("train", "other")
 
 
@@ -156,6 +158,11 @@ class CardiacDataModule(LightningDataModule):
         return torch.where(annotated, area, torch.nan)[:, None]
 
     @property
+    def is_phantom(self) -> bool:
+        """Whether the data are phantom hearts."""
+        return self.root is None or (self.root / PHANTOM).is_file()
+
+    @property
     def selection_part(self) -> str:
         """The part that the checkpoint is selected on."""
         return "test" if self.paper_protocol else "val"
@@ -201,18 +208,22 @@ class CardiacDataModule(LightningDataModule):
         check_fold(self.fold, len(self.splits))
 
     def prepare_case(self, case: Case) -> PreparedCase:
-        """Read one case and bring it to the prepared grid."""
+        """Read one case and bring it to the prepared grid, slices base to apex."""
         with noticed() as odd:
             volume = read_volume(case.image, case.frame)
             mask = self.read_mask(case, volume)
         for finding in odd:  # by case: the name of a file may be that of a patient
             notice(finding.code, Path(case.case_id), finding.message, finding.severity)
         image = self.prepare_volume(volume)
-        return PreparedCase(
-            image=image,
-            mask=unannotated_like(image)
+        prepared = (
+            unannotated_like(image)
             if mask is None
-            else prepare_mask(mask, self.matrix, self.spacing_mm),
+            else prepare_mask(mask, self.matrix, self.spacing_mm)
+        )
+        base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
+        return PreparedCase(
+            image=image[base_to_apex],
+            mask=prepared[base_to_apex],
             spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
         )
 

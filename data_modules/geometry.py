@@ -132,6 +132,19 @@ def _lerp(voxels: NDArray[np.float32], at: _Samples, axis: int) -> NDArray[np.fl
     return lower
 
 
+def apex_first(image: sitk.Image) -> bool:
+    """Say whether the header of a volume has its first slice nearer to the apex than its last.
+
+    The apex of a heart in its usual place lies left, in front of and below its base. A stack
+    along an axis of the body is no short axis: its header was lost or made up, and the order of
+    the file is taken as base to apex.
+    """
+    columns = np.asarray(image.GetDirection()).reshape(3, 3)
+    normal = columns[:, 2]
+    along_the_body = np.abs(normal).max() > 0.99
+    return bool(not along_the_body and normal @ [1.0, -1.0, -1.0] < 0)
+
+
 def restore(
     prepared: NDArray[np.float32], like: sitk.Image, spacing_mm: float
 ) -> NDArray[np.float32]:

@@ -1,5 +1,6 @@
 """What `predict` is given: a file, a folder or a table, as cases."""
 
+import re
 from pathlib import Path
 
 from cardiac_mtl.errors import UserError
@@ -7,6 +8,7 @@ from data_modules.cases import Case
 from data_modules.manifest import TABLE, find_cases, split_frames
 from data_modules.readers import NIFTI, phases_in
 
+_PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
 _MASK_ENDS = ("_mask.nii", "_mask.nii.gz")
 
 
@@ -37,6 +39,40 @@ def find_inputs(path: Path) -> list[Case]:
     if volumes:
         return [case for file in volumes for case in _of_file(file)]
     return _of_dicom_folder(path)
+
+
+def find_masks(path: Path) -> list[Case]:
+    """Return the cases whose masks are references.
+
+    Args:
+        path: a `cases.csv`, or a folder that holds one, or a folder of masks `<case_id>.nii.gz`
+            or `<case_id>_mask.nii.gz`; there `<patient>_ED`, `<patient>_ES`, `<patient>_ph<n>`
+            and `<patient>_frame<n>` are phases of one patient.
+
+    Returns:
+        Cases with masks; without images where a folder of masks was given.
+
+    Raises:
+        UserError: there is nothing to read.
+    """
+    if path.suffix == ".csv" or (path / TABLE).is_file():
+        return find_cases(path)
+    files = sorted(f for f in path.iterdir() if f.name.endswith(NIFTI)) if path.is_dir() else []
+    if not files:
+        raise UserError(
+            "neither cases.csv nor NIfTI masks", where=f"--reference {path}", fix="correct the path"
+        )
+    return [_of_mask(file) for file in files]
+
+
+def _of_mask(file: Path) -> Case:
+    name = file.name.removesuffix(".gz").removesuffix(".nii")
+    name = name.removesuffix("_mask").removesuffix("_gt")
+    found = _PHASE.fullmatch(name)
+    patient, phase = (found[1], found[2] or found[3]) if found else (name, "")
+    if phase.isdigit():
+        phase = str(int(phase))
+    return Case(case_id=name, patient_id=patient, image=(), mask=(file,), phase=phase)
 
 
 def _of_file(path: Path) -> list[Case]:

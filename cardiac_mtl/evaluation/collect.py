@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.contracts import UNLABELLED, Batch, Prediction
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class CollectedCase:
     """(S, K), predicted, None when the paper predicts none."""
     reference_indices: NDArray[np.float32]
     """(S, K), NaN where missing."""
+    label: int = UNLABELLED
+    """True class."""
+    label_prob: NDArray[np.float32] | None = None
+    """(S, K), predicted for each class, None when the paper predicts none."""
 
 
 class _Slice(NamedTuple):
@@ -42,6 +46,8 @@ class _Slice(NamedTuple):
     spacing: tuple[float, float, float]
     indices: NDArray[np.float32] | None
     reference_indices: NDArray[np.float32]
+    label: int
+    label_prob: NDArray[np.float32] | None
 
 
 class CaseCollector:
@@ -56,11 +62,14 @@ class CaseCollector:
         reference = _numpy(batch["mask"], torch.int8)
         spacing = _numpy(batch["spacing"], torch.float32).tolist()
         targets = _numpy(batch["indices"], torch.float32)
-        mask = indices = None
+        labels = batch["label"].tolist()
+        mask = indices = classes = None
         if "mask_prob" in prediction:
             mask = _numpy(prediction["mask_prob"].argmax(1), torch.uint8)
         if "indices" in prediction:
             indices = _numpy(prediction["indices"], torch.float32)
+        if "label_prob" in prediction:
+            classes = _numpy(prediction["label_prob"], torch.float32)
         places = zip(batch["case"].tolist(), batch["slice"].tolist(), strict=True)
         for k, (case, number) in enumerate(places):
             self._cases[case][number] = _Slice(
@@ -70,6 +79,8 @@ class CaseCollector:
                 tuple(spacing[k]),
                 None if indices is None else indices[k],
                 targets[k],
+                labels[k],
+                None if classes is None else classes[k],
             )
 
     def cases(self) -> Iterator[CollectedCase]:
@@ -86,6 +97,8 @@ class CaseCollector:
                 spacing=slices[0].spacing,
                 indices=_stack([s.indices for s in slices]),
                 reference_indices=np.stack([s.reference_indices for s in slices]),
+                label=slices[0].label,
+                label_prob=_stack([s.label_prob for s in slices]),
             )
 
 

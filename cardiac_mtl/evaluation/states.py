@@ -6,10 +6,16 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cardiac_mtl.metrics.overlap import dice, jaccard
-from cardiac_mtl.metrics.surface import surface_distances
+from cardiac_mtl.metrics.overlap import dice, jaccard, pixel_measures
+from cardiac_mtl.metrics.surface import (
+    SurfaceDistances,
+    slice_surface_distances,
+    surface_distances,
+)
 
-State = Literal["ok", "missed", "false_positive", "both_empty"]
+State = Literal["ok", "missed", "false_positive", "both_empty", "not_predicted"]
+TOLERANCE_MM = 2.0
+"""Of the surface Dice unless another is asked for: more than one pixel of cine, less than two."""
 
 
 class Scores(NamedTuple):
@@ -18,9 +24,15 @@ class Scores(NamedTuple):
     state: State
     dice: float
     jaccard: float
+    accuracy: float
+    sensitivity: float
+    specificity: float
+    precision: float
     msd_mm: float
     msd_voxels: float
     hd_mm: float
+    hd95_mm: float
+    surface_dice: float
 
 
 def state_of(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> State:
@@ -31,7 +43,10 @@ def state_of(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> Stat
 
 
 def score_masks(
-    predicted: NDArray[np.bool_], reference: NDArray[np.bool_], spacing: tuple[float, ...]
+    predicted: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    spacing: tuple[float, ...],
+    tolerance_mm: float = TOLERANCE_MM,
 ) -> Scores:
     """Score a predicted mask.
 
@@ -39,25 +54,81 @@ def score_masks(
         predicted: boolean (H, W) or (S, H, W).
         reference: boolean, same shape.
         spacing: mm between voxels, one a dimension.
+        tolerance_mm: of the surface Dice.
 
     Returns:
         Measures where both masks are there. A miss and a false positive score the worst there
-        is: overlap 0, and as distance the diagonal of the image. Where both masks are empty
-        nothing is defined: NaN, which the tables leave out of means and count.
+        is: 0 for what grows with agreement, and as distance the diagonal of the image; accuracy
+        and specificity stay as counted. Where both masks are empty nothing is defined: NaN, which
+        the tables leave out of means and count.
     """
+    in_mm = surface_distances(predicted, reference, spacing)
+    in_voxels = surface_distances(predicted, reference, [1.0] * predicted.ndim)
+    return _scores(predicted, reference, spacing, tolerance_mm, in_mm, in_voxels)
+
+
+def score_slices(
+    predicted: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    spacing: tuple[float, float],
+    tolerance_mm: float = TOLERANCE_MM,
+) -> list[Scores]:
+    """Score every slice of a volume by itself, as `score_masks` would, in one go.
+
+    Args:
+        predicted: boolean (S, H, W).
+        reference: boolean, same shape.
+        spacing: mm between rows and between columns.
+        tolerance_mm: of the surface Dice.
+    """
+    in_mm = slice_surface_distances(predicted, reference, spacing)
+    in_voxels = slice_surface_distances(predicted, reference, [1.0, 1.0])
+    return [
+        _scores(predicted[k], reference[k], spacing, tolerance_mm, in_mm[k], in_voxels[k])
+        for k in range(len(predicted))
+    ]
+
+
+def _scores(
+    predicted: NDArray[np.bool_],
+    reference: NDArray[np.bool_],
+    spacing: tuple[float, ...],
+    tolerance_mm: float,
+    in_mm: SurfaceDistances,
+    in_voxels: SurfaceDistances,
+) -> Scores:
     state = state_of(predicted, reference)
     if state == "both_empty":
-        return Scores(state, *[math.nan] * 5)
+        return NOT_SCORED._replace(state=state)
+    pixels = pixel_measures(predicted, reference)
     if state != "ok":
         diagonal = math.hypot(*(n * s for n, s in zip(predicted.shape, spacing, strict=True)))
-        return Scores(state, 0.0, 0.0, diagonal, math.hypot(*predicted.shape), diagonal)
-    distances = surface_distances(predicted, reference, spacing)
-    in_voxels = surface_distances(predicted, reference, [1.0] * predicted.ndim)
+        return Scores(
+            state,
+            dice=0.0,
+            jaccard=0.0,
+            accuracy=pixels.accuracy,
+            sensitivity=0.0,
+            specificity=pixels.specificity,
+            precision=0.0,
+            msd_mm=diagonal,
+            msd_voxels=math.hypot(*predicted.shape),
+            hd_mm=diagonal,
+            hd95_mm=diagonal,
+            surface_dice=0.0,
+        )
     return Scores(
         state,
         dice(predicted, reference),
         jaccard(predicted, reference),
-        distances.mean(),
-        in_voxels.mean(),
-        distances.hausdorff,
+        *pixels,
+        msd_mm=in_mm.mean(),
+        msd_voxels=in_voxels.mean(),
+        hd_mm=in_mm.hausdorff,
+        hd95_mm=in_mm.percentile(95),
+        surface_dice=in_mm.within(tolerance_mm),
     )
+
+
+NOT_SCORED = Scores("both_empty", *[math.nan] * (len(Scores._fields) - 1))
+"""Every measure undefined."""

@@ -1,5 +1,7 @@
 """Overlap of two masks. Undefined values are NaN, never 0 or 1."""
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,3 +38,39 @@ def jaccard(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float
     """
     union = np.count_nonzero(predicted | reference)
     return float(np.count_nonzero(predicted & reference) / union) if union else float("nan")
+
+
+class PixelMeasures(NamedTuple):
+    """Agreement of two masks, pixel by pixel."""
+
+    accuracy: float
+    sensitivity: float
+    specificity: float
+    precision: float
+
+
+def pixel_measures(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> PixelMeasures:
+    """Measure the agreement of all pixels, background included.
+
+    Args:
+        predicted: boolean, any shape.
+        reference: boolean, same shape.
+
+    Returns:
+        Values in [0, 1]; NaN where nothing is counted, such as precision without a prediction.
+        Accuracy and specificity grow with the background that the image shows.
+    """
+    found, true, both = (
+        int(np.count_nonzero(mask)) for mask in (predicted, reference, predicted & reference)
+    )
+    neither = predicted.size - found - true + both
+    return PixelMeasures(
+        _ratio(both + neither, predicted.size),
+        _ratio(both, true),
+        _ratio(neither, predicted.size - true),
+        _ratio(both, found),
+    )
+
+
+def _ratio(part: int, whole: int) -> float:
+    return part / whole if whole else float("nan")

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.report.methods import in_words
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
 _AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
@@ -129,14 +130,9 @@ def _spread(table: pd.DataFrame, name: str, digits: int) -> list[str]:
 def _title(table: pd.DataFrame) -> list[str]:
     if table.empty:
         return ["Test patients."]
-    honest = (table["protocol"] == HONEST).all()
-    selected = (
-        "checkpoint selected on validation patients"
-        if honest
-        else "checkpoint selected on test (as published): OPTIMISTIC"
-    )
+    protocol = _protocol(table["protocol"])
     return [
-        f"Test patients, {selected}.",
+        f"Test patients, checkpoint {in_words(protocol)}.",
         "Mean±SD over volumes; area errors over slices with the label.",
     ]
 

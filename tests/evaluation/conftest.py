@@ -1,10 +1,12 @@
 """Two tiny volumes as a paper would hand them over."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.evaluation.collect import CollectedCase
 
 
 @pytest.fixture
@@ -41,4 +43,23 @@ def table():
             "centre": [""] * 3,
             "vendor": [""] * 3,
         }
+    )
+
+
+@pytest.fixture
+def make_volume():
+    """Return a maker of collected cases, 10 mm slices of 1 mm pixels."""
+    return _make_volume
+
+
+def _make_volume(reference, predicted=None):
+    return CollectedCase(
+        row=0,
+        slices=np.arange(len(reference)),
+        image=np.zeros(reference.shape, np.float32),
+        reference=reference,
+        predicted=None if predicted is None else predicted.astype(np.uint8),
+        spacing=(10.0, 1.0, 1.0),
+        indices=None,
+        reference_indices=np.zeros((len(reference), 0), np.float32),
     )

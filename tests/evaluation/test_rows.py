@@ -9,7 +9,14 @@ import torch
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CaseCollector
-from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, score, write_csv
+from cardiac_mtl.evaluation.function import PATIENT_COLUMNS
+from cardiac_mtl.evaluation.rows import (
+    CASE_COLUMNS,
+    LABEL_COLUMNS,
+    SLICE_COLUMNS,
+    score,
+    write_csv,
+)
 
 LABELS = {"myocardium": 1}
 AREA = 6 * 5 * 1.5 * 2.0
@@ -32,12 +39,12 @@ def test_slices_in_any_order_and_twice_become_one_volume(table, make_batch):
     assert case.slices.tolist() == [0, 1, 2]
     assert case.image.shape == (3, 12, 12)
     assert case.spacing == (8.0, 1.5, 2.0)
-    slices, _ = scored(table, first, second)
+    slices, *_ = scored(table, first, second)
     assert slices["slice"].tolist() == [0, 1, 2]
 
 
 def test_a_perfect_prediction(table, make_batch):
-    slices, cases = scored(table, make_batch())
+    slices, cases, *_ = scored(table, make_batch())
     row = cases.iloc[0]
     assert (row["dice"], row["hd_mm"], row["state"]) == (1.0, 0.0, "ok")
     assert row["volume_ml"] == pytest.approx(3 * AREA * 8 / 1000)
@@ -51,7 +58,7 @@ def test_a_perfect_prediction(table, make_batch):
 
 
 def test_a_shift_by_two_columns_is_four_millimetres(table, make_batch):
-    _, cases = scored(table, make_batch(shift=2))
+    _, cases, *_ = scored(table, make_batch(shift=2))
     assert cases["hd_mm"].iloc[0] == pytest.approx(4.0)
     assert cases["dice"].iloc[0] == pytest.approx(2 * 3 / (5 + 5))
 
@@ -61,7 +68,7 @@ def test_a_missed_volume_stays_in_the_rows(table, make_batch):
     prediction["mask_prob"] = (
         prediction["mask_prob"].flip(1) * 0 + torch.tensor([1.0, 0.0])[None, :, None, None]
     )
-    _, cases = scored(table, (batch, prediction))
+    _, cases, *_ = scored(table, (batch, prediction))
     assert cases[["state", "dice"]].iloc[0].tolist() == ["missed", 0.0]
     assert cases["hd_mm"].iloc[0] == pytest.approx(math.hypot(3 * 8, 12 * 1.5, 12 * 2))
 
@@ -70,7 +77,7 @@ def test_slices_without_annotation_are_scored_nowhere(table, make_batch):
     batch, prediction = make_batch()
     batch["mask"][1] = UNLABELLED
     batch["indices"][1] = torch.nan
-    slices, cases = scored(table, (batch, prediction))
+    slices, cases, *_ = scored(table, (batch, prediction))
     assert slices["slice"].tolist() == [0, 2]
     assert cases[["slices", "slices_annotated"]].iloc[0].tolist() == [3, 2]
     assert cases["dice"].iloc[0] == 1.0
@@ -80,7 +87,7 @@ def test_volume_dice_is_not_the_mean_of_slice_dice(table, make_batch):
     batch, prediction = make_batch()
     batch["mask"][0] = 0
     batch["mask"][0, 5, 5] = 1
-    slices, cases = scored(table, (batch, prediction))
+    slices, cases, *_ = scored(table, (batch, prediction))
     pooled = 2 * (1 + 30 + 30) / (30 * 3 + 61)
     assert cases["dice"].iloc[0] == pytest.approx(pooled)
     assert slices["dice"].mean() == pytest.approx((2 / 31 + 1 + 1) / 3)
@@ -90,21 +97,21 @@ def test_phases_are_named_by_the_cavity(table, make_batch):
     ring = [make_batch(case=0), make_batch(case=1)]
     for (batch, _), inside in zip(ring, (6, 5), strict=True):
         batch["mask"][:, 5:inside, 5:6] = 0  # a cavity of one pixel at phase 0, none at phase 1
-    _, cases = scored(table, *ring)
+    _, cases, *_ = scored(table, *ring)
     assert cases["cardiac_phase"].tolist() == ["ED", "ES"]
 
 
 def test_a_paper_without_mask_has_areas_and_no_overlap(table, make_batch):
     batch, prediction = make_batch()
     del prediction["mask_prob"]
-    slices, cases = scored(table, (batch, prediction))
+    slices, cases, *_ = scored(table, (batch, prediction))
     assert cases["state"].tolist() == ["not_predicted"]
     assert np.isnan(cases["dice"].iloc[0])
     assert slices["regressed_area_error_mm2"].notna().all()
 
 
 def test_csv_is_written_whole_and_reads_back(tmp_path, table, make_batch):
-    slices, _ = scored(table, make_batch(shift=1))
+    slices, *_ = scored(table, make_batch(shift=1))
     write_csv(tmp_path / "slices.csv", slices)
     back = pd.read_csv(tmp_path / "slices.csv", keep_default_na=False, na_values=["nan"])
     assert back.columns.tolist() == slices.columns.tolist()
@@ -116,9 +123,14 @@ def test_without_annotation_there_are_columns_and_no_rows(table, make_batch):
     batch, prediction = make_batch()
     batch["mask"][:] = UNLABELLED
     for frames in (scored(table), scored(table, (batch, prediction))):
-        assert [list(frame.columns) for frame in frames] == [SLICE_COLUMNS, CASE_COLUMNS]
+        assert [list(frame.columns) for frame in frames] == [
+            SLICE_COLUMNS,
+            CASE_COLUMNS,
+            [*PATIENT_COLUMNS, "protocol"],
+            LABEL_COLUMNS,
+        ]
         assert all(frame.empty for frame in frames)
-    slices, cases = scored(table, make_batch())
+    slices, cases, *_ = scored(table, make_batch())
     assert list(slices.columns) == SLICE_COLUMNS
     assert list(cases.columns) == CASE_COLUMNS
 
@@ -136,3 +148,23 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         write_csv(path, pd.DataFrame({"dice": [0.5]}))
     assert path.read_text() == "dice\n0.123457\n"
+
+
+def test_mask_and_regression_disagree_by_what_the_regression_is_off(table, make_batch):
+    slices, cases, *_ = scored(table, make_batch())
+    assert slices["area_disagreement_mm2"].tolist() == pytest.approx([10.0] * 3)
+    assert cases["area_disagreement_mm2"].iloc[0] == pytest.approx(10.0)
+
+
+def test_predicted_classes_have_rows_of_their_own(table, make_batch):
+    batch, prediction = make_batch()
+    batch["label"][:] = 1
+    prediction["label_prob"] = torch.tensor([[0.2, 0.8]] * 3)
+    labels = scored(table, (batch, prediction)).labels
+    assert labels["is_class"].tolist() == [0, 1] * 3
+    assert labels["probability"].tolist() == pytest.approx([0.2, 0.8] * 3)
+    batch["label"][:] = UNLABELLED
+    batch["mask"][:] = UNLABELLED
+    unknown = scored(table, (batch, prediction))
+    assert unknown.cases.empty
+    assert set(unknown.labels["is_class"]) == {UNLABELLED}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.metrics import HausdorffDistanceMetric
 
-from cardiac_mtl.evaluation.states import score_masks, state_of
+from cardiac_mtl.evaluation.states import score_masks, score_slices, state_of
 
 
 def pairs():
@@ -52,3 +52,17 @@ def test_monai_forgets_the_misses_that_we_count():
     assert float(metric.aggregate()) == 0.0  # the one case that went well
     ours = [score_masks(*pair, (1.0, 1.0, 1.0)).hd_mm for pair in everything]
     assert np.nanmean(ours) > 5
+
+
+def test_slices_score_as_they_would_alone():
+    rng = np.random.default_rng(0)
+    a, b = rng.random((2, 5, 9, 8)) > 0.6
+    a[1] = b[2] = a[3] = b[3] = False
+    for k, together in enumerate(score_slices(a, b, (1.5, 2.0), 3.0)):
+        assert together == pytest.approx(score_masks(a[k], b[k], (1.5, 2.0), 3.0), nan_ok=True)
+
+
+def test_a_failure_keeps_the_background_it_counted_right():
+    missed = score_masks(*pairs()["missed"], (1.0, 1.0, 1.0))
+    assert (missed.specificity, missed.sensitivity, missed.surface_dice) == (1.0, 0.0, 0.0)
+    assert missed.accuracy == pytest.approx(1 - 24 / (4 * 8 * 6))

@@ -5,8 +5,9 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
+from sklearn.metrics import accuracy_score, precision_score, recall_score
 
-from cardiac_mtl.metrics.overlap import dice, jaccard
+from cardiac_mtl.metrics.overlap import dice, jaccard, pixel_measures
 
 masks = arrays(bool, (3, 4, 4))
 
@@ -41,3 +42,24 @@ def test_agrees_with_simpleitk(seed):
 
 def test_a_missed_structure_scores_zero():
     assert dice(np.zeros(4, bool), np.ones(4, bool)) == 0.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_pixel_measures_agree_with_scikit_learn(seed):
+    a, b = np.random.default_rng(seed).random((2, 3, 5, 6)) > 0.6
+    found, true = a.ravel(), b.ravel()
+    assert pixel_measures(a, b) == pytest.approx(
+        (
+            accuracy_score(true, found),
+            recall_score(true, found),
+            recall_score(~true, ~found),
+            precision_score(true, found),
+        )
+    )
+
+
+def test_pixel_measures_without_anything_to_count():
+    nothing, everything = np.zeros(4, bool), np.ones(4, bool)
+    assert np.isnan(pixel_measures(nothing, everything).precision)
+    assert np.isnan(pixel_measures(everything, nothing).sensitivity)
+    assert np.isnan(pixel_measures(nothing, everything).specificity)

@@ -9,10 +9,19 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
+from monai.metrics import (
+    compute_average_surface_distance,
+    compute_hausdorff_distance,
+    compute_surface_dice,
+)
 from scipy import ndimage
 
-from cardiac_mtl.metrics.surface import _surface, hausdorff, surface_distances
+from cardiac_mtl.metrics.surface import (
+    _surface,
+    hausdorff,
+    slice_surface_distances,
+    surface_distances,
+)
 
 spacings = st.tuples(*[st.floats(0.5, 10)] * 3)
 
@@ -162,3 +171,24 @@ def test_hausdorff_sees_the_depth_of_a_filled_hole():
     ring = whole & ~ball(10)
     assert hausdorff(whole, ring, (1, 1)) == pytest.approx(10, abs=1)
     assert surface_distances(whole, ring, (1, 1)).percentile(100) == pytest.approx(15, abs=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("tolerance", [0.0, 1.5, 4.0])
+def test_surface_dice_agrees_with_monai(seed, tolerance):
+    a, b = blobs(seed)
+    spacing = (6.0, 1.2, 1.9)
+    pair = [torch.tensor(m)[None, None].float() for m in (a, b)]
+    theirs = compute_surface_dice(*pair, [tolerance], include_background=True, spacing=spacing)
+    assert surface_distances(a, b, spacing).within(tolerance) == pytest.approx(
+        float(theirs), abs=1e-6
+    )
+
+
+@given(masks := arrays(bool, (4, 6, 5)), masks, st.tuples(*[st.floats(0.5, 10)] * 2))
+def test_slices_together_are_what_each_is_alone(a, b, spacing):
+    for k, together in enumerate(slice_surface_distances(a, b, spacing)):
+        alone = surface_distances(a[k], b[k], spacing)
+        np.testing.assert_allclose(together.hausdorff, alone.hausdorff)
+        for one, other in zip(together[:2], alone[:2], strict=True):
+            np.testing.assert_allclose(np.sort(one), np.sort(other))

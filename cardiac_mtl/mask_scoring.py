@@ -1,0 +1,269 @@
+"""`evaluate`: score masks from anywhere into the rows that `test` writes."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from cardiac_mtl.console import quiet_libraries, say
+from cardiac_mtl.contracts import EXTERNAL
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.evaluation.function import MYOCARDIUM
+from cardiac_mtl.evaluation.indices import index_rows
+from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
+from cardiac_mtl.evaluation.states import TOLERANCE_MM
+from cardiac_mtl.options import OptionParser
+from cardiac_mtl.report.gallery import FOLDER, to_keep, write_gallery
+from cardiac_mtl.report.tables import summary, to_markdown, to_text
+from cardiac_mtl.runs import provenance, write_identity
+from data_modules.cases import Case, case_table, check_cases
+from data_modules.findings import Finding, noticed, of_error
+from data_modules.geometry import apex_first
+from data_modules.inputs import find_masks
+from data_modules.parallel import parallel_map
+from data_modules.readers import read_mask, read_volume
+
+_ENDS = (".nii.gz", "_mask.nii.gz", ".nii", "_mask.nii")
+_NO_ROWS = CaseRows([], [], [], [])
+
+
+class _Scored(NamedTuple):
+    rows: CaseRows
+    indices: pd.DataFrame
+    findings: list[Finding]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    labels: dict[str, int]
+    tolerance_mm: float
+    indices: str
+    """Label whose indices are measured; empty for none."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Score every prediction that has a reference; status 1 when anything did not fit."""
+    quiet_libraries()
+    parser = OptionParser(
+        prog="cardiac-mtl evaluate",
+        description="Score masks of any tool against references, into the rows that `test` writes.",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        help="a cases.csv with masks, or a folder of masks <case_id>[_mask].nii.gz",
+    )
+    parser.add_argument(
+        "--prediction", type=Path, required=True, help="folder of <case_id>[_mask].nii.gz"
+    )
+    parser.add_argument(
+        "--labels", default="myocardium=1", help="name=value, by comma [myocardium=1]"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the rows")
+    parser.add_argument("--name", default="", help="of the method, in reports [folder's name]")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE_MM, help="of the surface Dice, mm [2]"
+    )
+    parser.add_argument(
+        "--indices", default="", help="label whose seven infarct indices are measured by slice"
+    )
+    options = parser.parse_args(arguments[1:])
+    settings = _Settings(read_labels(options.labels), options.tolerance, options.indices)
+    if options.indices and options.indices not in settings.labels:
+        raise UserError(
+            f"no label {options.indices!r}", where="--indices", fix=f"have {options.labels}"
+        )
+    cases = _references(options.reference)
+    if not options.prediction.is_dir():
+        raise UserError(
+            "no such folder", where=f"--prediction {options.prediction}", fix="correct the path"
+        )
+    paired, findings = pair(cases, options.prediction)
+    scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
+    findings += [finding for one in scored for finding in one.findings]
+    _write(options, scored, paired, settings, findings)
+    for finding in findings:
+        say(str(finding))
+    say(f"{len(paired)} of {len(cases)} cases have a prediction, {len(findings)} findings")
+    say(str(options.output / "cases.csv"))
+    return 1 if findings else 0
+
+
+def read_labels(text: str) -> dict[str, int]:
+    """Read `lv=1,myo=2`.
+
+    Raises:
+        UserError: a name or a value is missing, doubled, or the value is not above 0.
+    """
+    found: dict[str, int] = {}
+    for part in text.split(","):
+        name, _, value = (word.strip() for word in part.partition("="))
+        if not name or not value.isdigit() or not 0 < int(value) < 1 << 15 or name in found:
+            raise UserError(f"{part!r}", where="--labels", fix="give name=value, as lv=1,myo=2")
+        found[name] = int(value)
+    if len(set(found.values())) < len(found):
+        raise UserError("two names of one value", where="--labels", fix="give each its own")
+    return found
+
+
+def pair(cases: Sequence[Case], folder: Path) -> tuple[list[tuple[Case, Path]], list[Finding]]:
+    """Find the prediction of each case.
+
+    Args:
+        cases: the references.
+        folder: of the predictions.
+
+    Returns:
+        Case and file, and a finding for each case without file and each file without case.
+    """
+    files = {path.name: path for path in sorted(folder.iterdir()) if path.name.endswith(_ENDS)}
+    left = set(files)
+    paired: list[tuple[Case, Path]] = []
+    findings: list[Finding] = []
+    if not files:
+        text = "holds no mask <case_id>.nii.gz or <case_id>_mask.nii.gz; check --prediction"
+        return [], [Finding("error", "no_prediction", "", str(folder), text)]
+    for case in cases:
+        found = _candidates(case, files)
+        left -= {path.name for path in found}
+        if len(found) == 1:
+            paired.append((case, found[0]))
+        elif found:
+            text = f"has {' and '.join(p.name for p in found)}; keep one"
+            findings.append(Finding("error", "two_predictions", case.case_id, str(folder), text))
+        else:
+            text = f"no prediction {case.case_id}.nii.gz; it enters no mean, add it"
+            findings.append(Finding("error", "no_prediction", case.case_id, str(folder), text))
+    text = "belongs to no case of the reference; rename or remove it"
+    findings += [
+        Finding("error", "extra_prediction", "", str(files[n]), text) for n in sorted(left)
+    ]
+    return paired, findings
+
+
+def _candidates(case: Case, files: Mapping[str, Path]) -> list[Path]:
+    """Return the files of a case: of its phase, else of the whole cine that it is a phase of."""
+    names = [case.case_id]
+    if case.frame is not None:
+        names.append(case.case_id.rpartition("_ph")[0])
+    for name in names:
+        if found := [files[name + end] for end in _ENDS if name + end in files]:
+            return found
+    return []
+
+
+def _references(path: Path) -> list[Case]:
+    cases = find_masks(path)
+    check_cases(cases, path)
+    without = [case.case_id for case in cases if not case.mask]
+    if len(without) == len(cases):
+        raise UserError("no case has a mask", where=f"--reference {path}", fix="add column `mask`")
+    return [case for case in cases if case.mask]
+
+
+def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
+    """Score one case in a process of its own; what does not fit is a finding, not an end."""
+    case, file = item
+    labels = settings.labels
+    with noticed() as odd:
+        try:
+            collected = _collect(case, file, labels, with_image=False)
+        except UserError as error:
+            return _Scored(_NO_ROWS, pd.DataFrame(), [of_error(error, case.case_id)])
+    warnings = [
+        replace(finding, case=case.case_id) for finding in odd if finding.severity != "note"
+    ]
+    (row,) = case_table([case]).to_dict("records")
+    info = {str(key): value for key, value in row.items()}
+    indices = pd.DataFrame()
+    if settings.indices:
+        muscle = next((labels[name] for name in MYOCARDIUM if name in labels), None)
+        value = labels[settings.indices]
+        indices = index_rows(
+            collected, case.case_id, case.patient_id, settings.indices, value, muscle
+        )
+    rows = score_case(collected, info, labels, tolerance_mm=settings.tolerance_mm)
+    return _Scored(rows, indices, warnings)
+
+
+def _collect(
+    case: Case, file: Path, labels: Mapping[str, int], *, with_image: bool
+) -> CollectedCase:
+    """Read reference and prediction on the grid of the reference, slices base to apex."""
+    # nothing is resampled: a grid of its own is a finding of the prediction
+    like = read_volume([path for path in case.mask if path is not None], case.frame)
+    reference = read_mask(case.mask, like, labels, case.frame)
+    frame = case.frame if _is_cine(file, case) else None
+    predicted = read_mask((file,), like, labels, frame)
+    shown = read_volume(case.image, case.frame) if with_image and case.image else like
+    order = slice(None, None, -1 if apex_first(like) else 1)
+    voxels = sitk.GetArrayFromImage(shown).astype(np.float32)[order]
+    columns, rows, slices = like.GetSpacing()[0], like.GetSpacing()[1], like.GetSpacing()[2]
+    return CollectedCase(
+        row=0,
+        slices=np.arange(len(voxels)),
+        image=voxels,
+        reference=sitk.GetArrayFromImage(reference).astype(np.int8)[order],
+        predicted=sitk.GetArrayFromImage(predicted).astype(np.uint8)[order],
+        spacing=(slices, rows, columns),
+        indices=None,
+        reference_indices=np.full((len(voxels), 0), np.nan, dtype=np.float32),
+    )
+
+
+def _is_cine(file: Path, case: Case) -> bool:
+    """Say whether a file predicts the whole cine of which the case is one phase."""
+    if case.frame is None:
+        return False
+    stem = re.sub(r"(_mask)?\.nii(\.gz)?$", "", file.name)
+    return stem != case.case_id
+
+
+def _write(
+    options: Any,  # noqa: ANN401 - argparse.Namespace knows no types
+    scored: Sequence[_Scored],
+    paired: Sequence[tuple[Case, Path]],
+    settings: _Settings,
+    findings: Sequence[Finding],
+) -> None:
+    output: Path = options.output
+    frames = assemble((one.rows for one in scored), EXTERNAL)
+    table = summary(frames.cases, frames.slices)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, frame in (*frames._asdict().items(), ("table", table)):
+        write_csv(output / f"{name}.csv", frame)
+    if settings.indices:
+        write_csv(output / "indices.csv", pd.concat([one.indices for one in scored]))
+    write_csv(output / "findings.csv", pd.DataFrame([vars(f) for f in findings]))
+    (output / "table.md").write_text(to_markdown(table), encoding="utf-8")
+    if len(frames.cases):
+        wanted = set(to_keep(frames.cases))
+        volumes = (
+            (case.case_id, _collect(case, file, settings.labels, with_image=True))
+            for case, file in paired
+            if case.case_id in wanted
+        )
+        write_gallery(output / FOLDER, frames.cases, volumes)
+    identity = {
+        "run_id": output.resolve().name,
+        "experiment": options.name or options.prediction.resolve().name,
+        "data": options.reference.resolve().parent.name
+        if options.reference.suffix == ".csv"
+        else options.reference.resolve().name,
+        "protocol": EXTERNAL,
+        "selected_on": "not known",
+        "labels": settings.labels,
+        "findings": dict(Counter(finding.code for finding in findings)),
+        **provenance(),
+    }
+    write_identity(output, identity)
+    say(to_text(table))

@@ -1,0 +1,386 @@
+"""Rows to the tables of a report: means with intervals and failures, tests, agreement, strata."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.metrics.agreement import bland_altman, icc, pearson
+from cardiac_mtl.metrics.classification import confusion, precision_recall, reliability, roc
+from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
+from cardiac_mtl.report.methods import Method, in_words
+
+MEASURES = {
+    "dice": "Dice",
+    "jaccard": "Jaccard",
+    "msd_mm": "MSD mm",
+    "msd_voxels": "MSD voxels (legacy)",
+    "hd_mm": "HD mm",
+    "hd95_mm": "HD95 mm",
+    "surface_dice": "surface Dice",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "precision": "precision",
+    "accuracy": "accuracy",
+}
+"""Column of the rows to heading; all but the distances grow with agreement."""
+COMPARED = ("dice", "jaccard", "msd_mm", "hd_mm", "hd95_mm")
+BRANCHES = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
+REGIONS = ("all", "apical", "mid", "basal")
+FUNCTION = {
+    "edv_ml": "EDV ml",
+    "esv_ml": "ESV ml",
+    "sv_ml": "SV ml",
+    "ef_percent": "EF %",
+    "mass_g": "mass g",
+    "ed_wall_mm": "ED wall mm",
+}
+BAD_DICE = 0.7
+"""Below it a segmentation counts as bad when the disagreement of the branches is judged."""
+
+Row = dict[str, Any]
+
+
+def phases_of(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield ED and ES where they are a part of the rows, then all."""
+    for phase in ("ED", "ES"):
+        chosen = frame[frame["cardiac_phase"] == phase]
+        if 0 < len(chosen) < len(frame):
+            yield phase, chosen
+    yield "all", frame
+
+
+def headline(methods: Sequence[Method]) -> pd.DataFrame:
+    """Average volumes by method, label and phase.
+
+    Returns:
+        Counts of patients, volumes and failures beside mean, SD, median, worst and interval of
+        each measure: 95 % by patients, and 99 % by volumes as paper B has it. Misses count at
+        their worst; `dice_without_failures` shows what leaving them out would have given (P1).
+    """
+    rows = []
+    for method in methods:
+        for label, of_label in method.cases.groupby("label", sort=False):
+            for phase, chosen in phases_of(of_label):
+                rows.append(
+                    {
+                        "method": method.name,
+                        "label": label,
+                        "phase": phase,
+                        **_counts(chosen),
+                        **{k: v for m in MEASURES for k, v in _spread(chosen, m).items()},
+                        "dice_without_failures": chosen.loc[chosen["state"] == "ok", "dice"].mean(),
+                        "protocol": method.protocol,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def strata(methods: Sequence[Method], columns: Sequence[str]) -> pd.DataFrame:
+    """Average the Dice and distances of volumes within each value of some columns.
+
+    Args:
+        methods: their cases hold the columns.
+        columns: such as pathology, vendor, centre.
+    """
+    rows = []
+    for method in methods:
+        for column in columns:
+            if column not in method.cases:
+                continue
+            known = method.cases[method.cases[column].astype(str) != ""]
+            for (value, label), chosen in known.groupby([column, "label"], sort=True):
+                spread = {k: v for m in COMPARED for k, v in _spread(chosen, m).items()}
+                rows.append(
+                    {"method": method.name, "column": column, "value": value, "label": label}
+                    | _counts(chosen)
+                    | spread
+                    | {"protocol": method.protocol}
+                )
+    return pd.DataFrame(rows)
+
+
+def areas(methods: Sequence[Method]) -> pd.DataFrame:
+    """Average the area errors of slices that hold the label, by phase and region (paper B)."""
+    rows = []
+    for method in methods:
+        bearing = method.slices[method.slices["reference_area_mm2"] > 0]
+        for label, of_label in bearing.groupby("label", sort=False):
+            for phase, in_phase in phases_of(of_label):
+                for region in REGIONS:
+                    chosen = in_phase if region == "all" else in_phase[in_phase["region"] == region]
+                    for branch, column in BRANCHES.items():
+                        if chosen[column].notna().any():
+                            rows.append(
+                                {
+                                    "method": method.name,
+                                    "branch": branch,
+                                    "label": label,
+                                    "phase": phase,
+                                    "region": region,
+                                    "patients": chosen["patient_id"].nunique(),
+                                    "slices": len(chosen),
+                                    **_renamed(_spread(chosen, column), column, "error_mm2"),
+                                    "protocol": method.protocol,
+                                }
+                            )
+    return pd.DataFrame(rows)
+
+
+def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
+    """Test every pair of methods on the cases that both have.
+
+    Returns:
+        By label, phase and measure: mean difference (second minus first) with its 95 % interval
+        by patients, Wilcoxon's p on the means of patients, the same by Holm over all rows, and p
+        of the two-sample Kolmogorov-Smirnov test on volumes, as paper B has it.
+    """
+    rows: list[Row] = []
+    for first, second in combinations(methods, 2):
+        keys = ["case_id", "label"]
+        merged = first.cases.merge(second.cases, on=keys, suffixes=("_1", "_2"))
+        merged["cardiac_phase"] = merged["cardiac_phase_1"]
+        for label, of_label in merged.groupby("label", sort=False):
+            for phase, chosen in phases_of(of_label):
+                for measure in COMPARED:
+                    one, two = (chosen[f"{measure}_{k}"].to_numpy(float) for k in (1, 2))
+                    patients = chosen["patient_id_1"].to_numpy()
+                    test = paired_test(two, one, clusters=patients)
+                    interval = bootstrap_mean(two - one, clusters=patients)
+                    rows.append(
+                        {
+                            "first": first.name,
+                            "second": second.name,
+                            "label": label,
+                            "phase": phase,
+                            "measure": MEASURES[measure],
+                            "volumes": int(np.isfinite(two - one).sum()),
+                            "patients": test.n,
+                            "difference": float(np.nanmean(two - one)) if len(one) else np.nan,
+                            "low": interval.low,
+                            "high": interval.high,
+                            "p_wilcoxon": test.p_wilcoxon,
+                            "p_ks": ks(one, two),
+                        }
+                    )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table.insert(11, "p_holm", holm(table["p_wilcoxon"].to_numpy(float)))
+    return table
+
+
+def agreement(methods: Sequence[Method]) -> pd.DataFrame:
+    """Compare predicted quantities with their references: areas of slices, volumes, function."""
+    rows = [
+        {"method": method.name, "quantity": name, "unit": unit, **_agreement(true, found)}
+        for method in methods
+        for name, unit, true, found in quantities(method)
+    ]
+    return pd.DataFrame(rows)
+
+
+Quantity = tuple[str, str, np.ndarray, np.ndarray]
+"""Name, unit, reference and prediction."""
+
+
+def quantities(method: Method) -> list[Quantity]:
+    """Return what a method measures and its rows have a reference for."""
+    found = [*_areas_of(method), *_volumes_of(method), *_function_of(method)]
+    return [one for one in found if np.isfinite(one[3] - one[2]).any()]
+
+
+def _areas_of(method: Method) -> Iterator[Quantity]:
+    for label, slices in method.slices.groupby("label", sort=False):
+        bearing = slices[slices["reference_area_mm2"] > 0]
+        true = bearing["reference_area_mm2"].to_numpy(float)
+        for branch, column in (("segmented", "area_mm2"), ("regressed", "regressed_area_mm2")):
+            yield f"{label} area, {branch}", "mm²", true, bearing[column].to_numpy(float)
+
+
+def _volumes_of(method: Method) -> Iterator[Quantity]:
+    for label, cases in method.cases.groupby("label", sort=False):
+        true, found = (cases[f"{p}volume_ml"].to_numpy(float) for p in ("reference_", ""))
+        yield f"{label} volume", "ml", true, found
+
+
+def _function_of(method: Method) -> Iterator[Quantity]:
+    for chamber, patients in method.patients.groupby("chamber", sort=False):
+        for column, heading in FUNCTION.items():
+            name, unit = heading.rsplit(" ", 1)
+            true, found = (patients[f"{p}{column}"].to_numpy(float) for p in ("reference_", ""))
+            yield f"{str(chamber).upper()} {name}", unit, true, found
+
+
+def consistency(methods: Sequence[Method]) -> pd.DataFrame:
+    """Judge how well the disagreement of mask and regression finds bad segmentations.
+
+    Returns:
+        For each method that predicts both: AUC of the disagreement, relative to the larger of
+        both areas, for a slice Dice below `BAD_DICE`. It needs no reference to be known.
+    """
+    rows = []
+    for method in methods:
+        slices = method.slices[method.slices["area_disagreement_mm2"].notna()]
+        slices = slices[slices["dice"].notna()]
+        if slices.empty:
+            continue
+        bad = (slices["dice"] < BAD_DICE).astype(int).to_numpy()
+        curve = roc(disagreement(slices), bad)
+        rows.append(
+            {
+                "method": method.name,
+                "slices": len(slices),
+                f"slices with Dice < {BAD_DICE}": int(bad.sum()),
+                "median disagreement mm2": slices["area_disagreement_mm2"].median(),
+                "auc": curve.area,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def disagreement(slices: pd.DataFrame) -> np.ndarray:
+    """Return |segmented - regressed| over the larger of both, in 0..1: the quality flag."""
+    larger = slices[["area_mm2", "regressed_area_mm2"]].max(axis=1).clip(lower=1.0)
+    relative: np.ndarray = (slices["area_disagreement_mm2"] / larger).clip(0, 1).to_numpy(float)
+    return relative
+
+
+def classification(methods: Sequence[Method]) -> pd.DataFrame:
+    """Score predicted classes, each class as the positive one in turn."""
+    rows = []
+    for method in methods:
+        for positive, of_class in method.labels.groupby("class", sort=False):
+            probability = of_class["probability"].to_numpy(float)
+            truth = of_class["is_class"].to_numpy(int)
+            counts = confusion(probability, truth)
+            rows.append(
+                {
+                    "method": method.name,
+                    "positive class": positive,
+                    "n": int((truth >= 0).sum()),
+                    "accuracy": counts.accuracy,
+                    "balanced accuracy": counts.balanced_accuracy,
+                    "sensitivity": counts.sensitivity,
+                    "specificity": counts.specificity,
+                    "AUC": roc(probability, truth).area,
+                    "average precision": precision_recall(probability, truth).area,
+                    "ECE": reliability(probability, truth).ece,
+                    "protocol": method.protocol,
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def function_flags(methods: Sequence[Method]) -> pd.DataFrame:
+    """List the patients whose predicted function is impossible or absurd."""
+    rows = [
+        {"method": method.name, **row}
+        for method in methods
+        for row in method.patients[method.patients["flags"].fillna("") != ""][
+            ["patient_id", "chamber", *FUNCTION, "flags"]
+        ].to_dict("records")
+    ]
+    return pd.DataFrame(rows)
+
+
+def protocols(methods: Sequence[Method]) -> pd.DataFrame:
+    """Say what was run and how it was selected, one row a run."""
+    keys = (
+        "data", "fold", "seed", "protocol", "selected_on", "monitor", "best_value", "epochs",
+        "split_sha256", "git_commit", "started_at", "run_id", "command",
+    )  # fmt: skip
+    return pd.DataFrame(
+        [
+            {"method": method.name, **{key: run.identity.get(key, "") for key in keys}}
+            for method in methods
+            for run in method.runs
+        ]
+    )
+
+
+def warnings(methods: Sequence[Method]) -> list[str]:
+    """Return what a reader must know before any number: dishonest, unpaired, failed."""
+    found = [
+        f"{method.name}: checkpoint {in_words(method.protocol)}."
+        for method in methods
+        if method.protocol != HONEST
+    ]
+    if len({method.data for method in methods}) > 1:
+        names = ", ".join(f"{method.name} on {method.data}" for method in methods)
+        found.append(f"The methods were tested on different data ({names}): do not compare them.")
+    sets = {method.name: set(method.cases["case_id"]) for method in methods}
+    shared = set.intersection(*sets.values()) if sets else set()
+    found += [
+        f"{name} was scored on {len(cases)} cases, of which {len(shared)} are shared by all "
+        "methods; means are over its own cases, tests over the shared ones."
+        for name, cases in sets.items()
+        if cases != shared
+    ]
+    for method in methods:
+        if absent := sum(
+            r.identity.get("findings", {}).get("no_prediction", 0) for r in method.runs
+        ):
+            found.append(f"{method.name}: {absent} cases have no prediction and are in no mean.")
+        failed = method.cases["state"].isin(["missed", "false_positive"]).sum()
+        if failed:
+            found.append(f"{method.name}: {failed} structures missed or false, at their worst.")
+    return found
+
+
+def _counts(cases: pd.DataFrame) -> Row:
+    states = cases["state"]
+    return {
+        "patients": cases["patient_id"].nunique(),
+        "n": len(cases),
+        **{f"n_{s}": int((states == s).sum()) for s in ("missed", "false_positive", "both_empty")},
+    }
+
+
+def _spread(frame: pd.DataFrame, measure: str) -> Row:
+    values = frame[measure].to_numpy(float)
+    known = values[np.isfinite(values)]
+    low, high = bootstrap_mean(values, 0.95, clusters=frame["patient_id"].to_numpy())
+    low99, high99 = bootstrap_mean(values, 0.99)
+    grows = "mm" not in measure and "voxels" not in measure
+    row = {
+        "mean": known.mean() if len(known) else np.nan,
+        "sd": known.std(ddof=1) if len(known) > 1 else np.nan,
+        "median": np.median(known) if len(known) else np.nan,
+        "worst": (known.min() if grows else known.max()) if len(known) else np.nan,
+        "low": low,
+        "high": high,
+        "low99": low99,
+        "high99": high99,
+    }
+    return {f"{measure}_{name}": value for name, value in row.items()}
+
+
+def _renamed(row: Row, old: str, new: str) -> Row:
+    return {key.replace(old, new): value for key, value in row.items()}
+
+
+def _agreement(true: np.ndarray, found: np.ndarray) -> Row:
+    line, limits = pearson(true, found), bland_altman(true, found)
+    single = icc(true, found)
+    return {
+        "n": limits.n,
+        "bias": limits.bias,
+        "bias_low": limits.bias_ci.low,
+        "bias_high": limits.bias_ci.high,
+        "lower_limit": limits.lower,
+        "lower_limit_low": limits.lower_ci.low,
+        "lower_limit_high": limits.lower_ci.high,
+        "upper_limit": limits.upper,
+        "upper_limit_low": limits.upper_ci.low,
+        "upper_limit_high": limits.upper_ci.high,
+        "mean_absolute_error": float(np.nanmean(np.abs(found - true))),
+        "pearson_r": line.r,
+        "slope": line.slope,
+        "intercept": line.intercept,
+        "icc": single.value,
+        "icc_low": single.interval.low,
+        "icc_high": single.interval.high,
+    }

@@ -1,0 +1,153 @@
+"""Ours beside the papers' values: every row of every published table that some run can answer."""
+
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.metrics.agreement import pearson
+from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
+from cardiac_mtl.report.methods import Method
+
+LAYOUT = {"mtn": "lvsc", "weak_transfer": "mscmr"}
+"""Layout of each paper's data set that researchers can get; the others are private."""
+_VOLUMES = {
+    "dice": "dice",
+    "jaccard": "jaccard",
+    "msd": "msd_voxels",
+    "hd": "hd_mm",
+    "hd95": "hd95_mm",
+}
+"""MSD: the paper's values are voxels in all likelihood (docs/papers/mtn.md)."""
+_SLICES = {
+    "segmented_area_error": "area_error_mm2",
+    "regressed_area_error": "regressed_area_error_mm2",
+}
+_LINES = {"pearson_r_segmented": "area_mm2", "pearson_r_regressed": "regressed_area_mm2"}
+
+
+class _Ours(NamedTuple):
+    value: float
+    sd: float
+    low: float
+    high: float
+    n: int
+
+
+def paper_values() -> pd.DataFrame:
+    """Return every published value: `paper_values.csv`."""
+    with (files("cardiac_mtl.report") / "paper_values.csv").open(encoding="utf-8") as file:
+        return pd.read_csv(file, keep_default_na=False)
+
+
+def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
+    """Set our values beside the papers'.
+
+    Args:
+        methods: those named as an experiment answer the rows of that experiment.
+
+    Returns:
+        One row a published value that a method answers: the paper's value, ours with its 95 %
+        interval by patients, what it was measured on, whether the two may be compared, how the
+        checkpoint was selected, and the command.
+    """
+    rows = []
+    by_experiment = {_experiment(method): method for method in methods}
+    for record in paper_values().to_dict("records"):
+        row = {str(key): value for key, value in record.items()}
+        method = by_experiment.get(row["experiment"])
+        ours = None if method is None else _ours(method, row, methods)
+        if method is None or ours is None:
+            continue
+        what = [row["label"], row["phase"], row["region"], row["measure"], row["statistic"]]
+        rows.append(
+            {
+                "paper": row["paper"],
+                "table": row["table"],
+                "row": row["row"],
+                "quantity": " ".join(word for word in what if word),
+                "unit": row["unit"],
+                "paper_value": float(row["value"]),
+                "paper_sd": float(row["sd"]) if row["sd"] else np.nan,
+                "ours": ours.value,
+                "ours_sd": ours.sd,
+                "low": ours.low,
+                "high": ours.high,
+                "n": ours.n,
+                "data": method.data,
+                "comparable": comparable(method, row["paper"]),
+                "protocol": method.protocol,
+                "command": method.runs[0].identity.get("command", ""),
+                "note": row["note"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def comparable(method: Method, paper: str) -> str:
+    """Say whether the values of a method may be held against a paper's."""
+    identities = [run.identity for run in method.runs]
+    if any(identity.get("phantom") for identity in identities):
+        return "not comparable: phantom hearts"
+    if any(identity.get("layout") != LAYOUT.get(paper, "") for identity in identities):
+        return "not comparable: other patients than the paper's"
+    if method.protocol == HONEST:
+        return "same data set; the paper selected on test" if paper == "mtn" else "same data set"
+    return "same data set and protocol"
+
+
+def _experiment(method: Method) -> str:
+    return str(method.runs[0].identity.get("experiment", ""))
+
+
+def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ours | None:
+    """Return our value of one published quantity, None where no run measured it."""
+    measure = str(row["measure"])
+    if measure in _VOLUMES:
+        return _mean(_chosen(method.cases, row), _VOLUMES[measure], row["statistic"])
+    if measure in _SLICES:
+        slices = method.slices[method.slices["reference_area_mm2"] > 0]
+        return _mean(_chosen(slices, row), _SLICES[measure], row["statistic"])
+    if measure in _LINES:
+        slices = method.slices[method.slices["reference_area_mm2"] > 0]
+        found = slices[_LINES[measure]].to_numpy(float)
+        line = pearson(slices["reference_area_mm2"].to_numpy(float), found)
+        return _Ours(line.r, np.nan, np.nan, np.nan, line.n) if np.isfinite(line.r) else None
+    if measure.startswith("ks_p_"):
+        return _ks(methods, _VOLUMES[measure.removeprefix("ks_p_")])
+    return None
+
+
+def _chosen(frame: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
+    if row["label"]:
+        frame = frame[frame["label"] == row["label"]]
+    if row["phase"] in {"ED", "ES"}:
+        frame = frame[frame["cardiac_phase"] == row["phase"]]
+    if row["region"] in {"apical", "mid", "basal"}:
+        frame = frame[frame["region"] == row["region"]]
+    return frame
+
+
+def _mean(frame: pd.DataFrame, column: str, statistic: str) -> _Ours | None:
+    values = frame[column].to_numpy(float)
+    known = values[np.isfinite(values)]
+    if not len(known):
+        return None
+    sd = float(known.std(ddof=1)) if len(known) > 1 else np.nan
+    if statistic == "median":
+        return _Ours(float(np.median(known)), sd, np.nan, np.nan, len(known))
+    low, high = bootstrap_mean(values, clusters=frame["patient_id"].to_numpy())
+    return _Ours(float(known.mean()), sd, low, high, len(known))
+
+
+def _ks(methods: Sequence[Method], column: str) -> _Ours | None:
+    wanted = {"mtn_unet", "mtn_uncertainty"}
+    for first, second in combinations(methods, 2):
+        if {_experiment(first), _experiment(second)} == wanted:
+            one, two = (m.cases[column].to_numpy(float) for m in (first, second))
+            return _Ours(ks(one, two), np.nan, np.nan, np.nan, len(one))
+    return None

@@ -1,0 +1,147 @@
+"""Cases to look at: the best, the median and the worst, kept as small windows around the heart."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.metrics.surface import bounding_box
+
+FOLDER = "gallery"
+MARGIN_MM = 20.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """One volume, cut to the heart."""
+
+    image: NDArray[np.uint8]
+    """(S, h, w)."""
+    reference: NDArray[np.int8]
+    """(S, h, w), -1 where a slice is not annotated."""
+    predicted: NDArray[np.uint8]
+    """(S, h, w)."""
+    spacing: NDArray[np.float32]
+    """Distance between slices, rows and columns in mm."""
+
+
+def mean_dice(cases: pd.DataFrame) -> pd.Series:
+    """Return the Dice of each case, averaged over labels; a case without any is left out."""
+    return cases.groupby("case_id", sort=False)["dice"].mean().dropna()
+
+
+def choose(cases: pd.DataFrame) -> dict[str, str]:
+    """Choose the cases to show.
+
+    Args:
+        cases: rows of `cases.csv`, of one method.
+
+    Returns:
+        `best`, `median` and `worst` to their case ids; fewer where there are fewer cases.
+    """
+    ordered = mean_dice(cases).sort_values(ascending=False, kind="stable")
+    places = {"best": 0, "median": (len(ordered) - 1) // 2, "worst": len(ordered) - 1}
+    chosen: dict[str, str] = {}
+    for name, place in places.items():
+        if len(ordered) and str(ordered.index[place]) not in chosen.values():
+            chosen[name] = str(ordered.index[place])
+    return chosen
+
+
+def to_keep(cases: pd.DataFrame) -> list[str]:
+    """Return all cases of the patients of the chosen ones: their cines play."""
+    patients = cases.loc[cases["case_id"].isin(choose(cases).values()), "patient_id"].unique()
+    return cases.loc[cases["patient_id"].isin(patients), "case_id"].unique().tolist()
+
+
+def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
+    """Write the volumes of one patient, all cut by one window.
+
+    Args:
+        folder: `gallery`, which exists.
+        phases: case id and volume, with image and predicted mask.
+    """
+    shown = [(name, case) for name, case in phases if case.predicted is not None]
+    if not shown:
+        return
+    # sequences and phases of one matrix share their window, so that a cine does not jump
+    by_shape: dict[tuple[int, ...], list[tuple[str, CollectedCase]]] = {}
+    for name, case in shown:
+        by_shape.setdefault(case.reference.shape[1:], []).append((name, case))
+    for alike in by_shape.values():
+        rows, columns = _window([case for _, case in alike])
+        for name, case in alike:
+            temporary = folder / f".{name}.npz"
+            np.savez_compressed(
+                temporary,
+                image=_grey(case.image[:, rows, columns]),
+                reference=case.reference[:, rows, columns],
+                predicted=np.asarray(case.predicted)[:, rows, columns],
+                spacing=np.asarray(case.spacing, dtype=np.float32),
+            )
+            temporary.rename(folder / f"{name}.npz")
+
+
+def read(path: Path) -> Window:
+    """Read what `keep` wrote."""
+    with np.load(path, allow_pickle=False) as found:
+        return Window(found["image"], found["reference"], found["predicted"], found["spacing"])
+
+
+def _window(cases: Sequence[CollectedCase]) -> tuple[slice, slice]:
+    inside = np.logical_or.reduce(
+        [
+            np.logical_or((c.reference > 0).any(axis=0), (np.asarray(c.predicted) > 0).any(axis=0))
+            for c in cases
+        ]
+    )
+    if not inside.any():
+        return slice(None), slice(None)
+    box = bounding_box(inside)
+    margin = [round(MARGIN_MM / mm) for mm in cases[0].spacing[1:]]
+    rows, columns = (
+        slice(max(0, s.start - m), min(n, s.stop + m))
+        for s, m, n in zip(box, margin, inside.shape, strict=True)
+    )
+    return rows, columns
+
+
+def _grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    low, high = np.percentile(image, [1, 99])
+    return (255 * ((image - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
+
+
+def write_gallery(
+    folder: Path, rows: pd.DataFrame, volumes: Iterable[tuple[str, CollectedCase]]
+) -> None:
+    """Keep the cases worth looking at.
+
+    Args:
+        folder: made where it is absent; what an earlier evaluation left there goes.
+        rows: of `cases.csv`.
+        volumes: case id and volume of at least the cases of `to_keep`.
+    """
+    wanted = set(to_keep(rows))
+    by_patient: dict[str, list[tuple[str, CollectedCase]]] = {}
+    patient_of = dict(zip(rows["case_id"], rows["patient_id"], strict=True))
+    for name, case in volumes:
+        if name in wanted:
+            by_patient.setdefault(patient_of[name], []).append((name, case))
+    if not by_patient:
+        return
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob("*.npz"):
+        old.unlink()
+    for phases in by_patient.values():
+        keep(folder, phases)
+
+
+def annotated(window: Window) -> NDArray[np.bool_]:
+    """Return which slices (S,) of a window have a reference."""
+    known: NDArray[np.bool_] = (window.reference != UNLABELLED).any(axis=(1, 2))
+    return known

@@ -1,0 +1,213 @@
+"""Tables as people read them: few digits, intervals beside means, in Markdown, LaTeX and HTML."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.report.analysis import COMPARED, FUNCTION, MEASURES
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a report: all its numbers, and the few that fit a page."""
+
+    name: str
+    """Of the files."""
+    title: str
+    caption: str
+    full: pd.DataFrame
+    shown: pd.DataFrame
+
+
+def headline_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the headline out: counts of failures beside every mean (P1)."""
+    shown = table[["method", "label", "phase"]].copy()
+    shown["patients"] = table["patients"]
+    shown["volumes (missed / false / empty)"] = _failures(table)
+    for measure in ("dice", "jaccard", "msd_mm", "hd_mm", "hd95_mm", "surface_dice"):
+        digits = 2 if "mm" in measure else 3
+        shown[MEASURES[measure]] = _with_interval(table, measure, digits)
+    shown["worst Dice"] = _number(table["dice_worst"], 3)
+    shown["Dice without failures"] = _number(table["dice_without_failures"], 3)
+    return _marked(shown, table)
+
+
+def strata_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay strata out."""
+    shown = table[["method", "column", "value", "label", "patients"]].copy()
+    shown["volumes (missed / false / empty)"] = _failures(table)
+    for measure in COMPARED:
+        shown[MEASURES[measure]] = _with_interval(table, measure, 2 if "mm" in measure else 3)
+    return _marked(shown, table)
+
+
+def areas_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay area errors out as Table 2 of paper B does: a column a method and branch."""
+    text = table[["label", "phase", "region"]].copy()
+    text["column"] = table["method"] + ", " + table["branch"]
+    text["error"] = [
+        f"{mean:.0f} ± {sd:.0f} (median {median:.0f}, n {n})"
+        for mean, sd, median, n in zip(
+            table["error_mm2_mean"],
+            table["error_mm2_sd"],
+            table["error_mm2_median"],
+            table["slices"],
+            strict=True,
+        )
+    ]
+    wide = text.pivot_table(
+        index=["label", "phase", "region"],
+        columns="column",
+        values="error",
+        aggfunc="first",
+        sort=False,
+    )
+    return wide.fillna("—").reset_index().rename_axis(columns=None)
+
+
+def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay paired tests out."""
+    shown = table[["label", "phase", "measure"]].copy()
+    shown.insert(0, "second minus first", table["second"] + " - " + table["first"])
+    shown["volumes"], shown["patients"] = table["volumes"], table["patients"]
+    shown["difference [95 %]"] = [
+        f"{d:+.4f} [{low:+.4f}, {high:+.4f}]"
+        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
+    ]
+    for column, heading in (
+        ("p_wilcoxon", "p Wilcoxon"),
+        ("p_holm", "p by Holm"),
+        ("p_ks", "p KS"),
+    ):
+        shown[heading] = table[column].map(_p)
+    return shown
+
+
+def agreement_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the agreement of quantities out."""
+    shown = table[["method", "quantity", "unit", "n"]].copy()
+    shown["bias [95 %]"] = _triple(table, "bias", "bias_low", "bias_high")
+    shown["limits of agreement"] = [
+        f"{low:.4g} to {high:.4g}"
+        for low, high in zip(table["lower_limit"], table["upper_limit"], strict=True)
+    ]
+    shown["mean |error|"] = table["mean_absolute_error"].map("{:.4g}".format)
+    shown["Pearson r"] = _number(table["pearson_r"], 4)
+    shown["ICC(2,1) [95 %]"] = _triple(table, "icc", "icc_low", "icc_high")
+    return shown
+
+
+def function_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay flagged patients out."""
+    shown = table.rename(columns=FUNCTION)
+    for heading in FUNCTION.values():
+        shown[heading] = _number(shown[heading], 1)
+    return shown
+
+
+def fidelity_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the papers' values out beside ours."""
+    shown = table[["paper", "table", "row", "quantity", "unit"]].copy()
+    shown["paper's value"] = _plus_minus(table["paper_value"], table["paper_sd"])
+    shown["ours"] = _plus_minus(table["ours"], table["ours_sd"])
+    shown["[95 %]"] = [
+        "—" if np.isnan(low) else f"[{low:.4g}, {high:.4g}]"
+        for low, high in zip(table["low"], table["high"], strict=True)
+    ]
+    for column in ("n", "data", "comparable", "protocol"):
+        shown[column] = table[column]
+    return shown
+
+
+def protocol_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the runs out: what no run has is left out, hashes are cut."""
+    shown = table.drop(columns=["command", "run_id"])
+    for column in ("split_sha256", "git_commit"):
+        shown[column] = shown[column].astype(str).str[:10]
+    known = [name for name in shown if (shown[name].astype(str) != "").any()]
+    return numbers_shown(shown[known])
+
+
+def numbers_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay any other table out with four digits."""
+    return table.apply(lambda column: _significant(column) if column.dtype.kind == "f" else column)
+
+
+def to_markdown(table: Table) -> str:
+    """Return a table as Markdown, title above and caption below."""
+    head = [list(map(str, table.shown.columns)), ["---"] * table.shown.shape[1]]
+    cells = head + [[_escaped(cell) for cell in row] for row in table.shown.to_numpy().tolist()]
+    body = "\n".join("| " + " | ".join(row) + " |" for row in cells)
+    return f"**{table.title}**\n\n{body}\n\n{table.caption}\n"
+
+
+def to_latex(table: Table) -> str:
+    """Return a table as LaTeX (booktabs)."""
+    text: str = table.shown.astype(str).to_latex(
+        index=False,
+        escape=True,
+        caption=table.caption.replace("%", r"\%"),
+        label=f"tab:{table.name}",
+    )
+    symbols: Mapping[str, str] = {"±": r"$\pm$", "²": r"$^2$", "—": "---"}
+    for symbol, command in symbols.items():
+        text = text.replace(symbol, command)
+    return text
+
+
+def _escaped(cell: object) -> str:
+    return str(cell).replace("|", "\\|")
+
+
+def _failures(table: pd.DataFrame) -> list[str]:
+    counts = table[["n", "n_missed", "n_false_positive", "n_both_empty"]].to_numpy().tolist()
+    return [f"{n} ({missed} / {false} / {empty})" for n, missed, false, empty in counts]
+
+
+def _with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
+    columns = [table[f"{measure}_{name}"] for name in ("mean", "sd", "low", "high")]
+    return [
+        "—"
+        if np.isnan(mean)
+        else f"{mean:.{digits}f} ± {sd:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        for mean, sd, low, high in zip(*columns, strict=True)
+    ]
+
+
+def _triple(table: pd.DataFrame, *columns: str) -> list[str]:
+    return [
+        f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        for value, low, high in zip(*(table[c] for c in columns), strict=True)
+    ]
+
+
+def _plus_minus(values: pd.Series, sds: pd.Series) -> list[str]:
+    return [
+        f"{value:.4g}" if np.isnan(sd) else f"{value:.4g} ± {sd:.3g}"
+        for value, sd in zip(values, sds, strict=True)
+    ]
+
+
+def _marked(shown: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """Say beside each row how its checkpoint was selected."""
+    shown["selected"] = [
+        {"honest": "on validation", "external": "not known"}.get(p, "ON TEST: optimistic")
+        for p in table["protocol"]
+    ]
+    return shown
+
+
+def _number(values: pd.Series, digits: int) -> list[str]:
+    return ["—" if pd.isna(value) else f"{value:.{digits}f}" for value in values]
+
+
+def _significant(values: pd.Series) -> list[str]:
+    return ["—" if pd.isna(value) else f"{value:.4g}" for value in values]
+
+
+def _p(value: float) -> str:
+    if np.isnan(value):
+        return "—"
+    return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"

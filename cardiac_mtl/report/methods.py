@@ -1,0 +1,69 @@
+"""What is compared: methods, each with its runs pooled out of fold."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cardiac_mtl.contracts import EXTERNAL, HONEST
+
+
+@dataclass(frozen=True)
+class Run:
+    """One evaluated run: a fold and a seed, or masks of another tool."""
+
+    folder: Path
+    identity: Mapping[str, Any]
+    """Of `run.json`."""
+    slices: pd.DataFrame
+    cases: pd.DataFrame
+    patients: pd.DataFrame
+    labels: pd.DataFrame
+    """Predicted classes, without a row when none are predicted."""
+    metrics: pd.DataFrame
+    """Of training, by epoch; without a row when there was none."""
+
+    @property
+    def part(self) -> str:
+        """Name the run within its method."""
+        fold, seed = self.identity.get("fold"), self.identity.get("seed")
+        return self.folder.name if fold is None else f"fold {fold}, seed {seed}"
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs whose test patients are disjoint, pooled."""
+
+    name: str
+    runs: Sequence[Run]
+    data: str = ""
+    slices: pd.DataFrame = field(init=False)
+    cases: pd.DataFrame = field(init=False)
+    patients: pd.DataFrame = field(init=False)
+    labels: pd.DataFrame = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Pool the rows."""
+        for table in ("slices", "cases", "patients", "labels"):
+            parts = [getattr(run, table) for run in self.runs]
+            filled = [part for part in parts if len(part)] or parts[:1]
+            object.__setattr__(self, table, pd.concat(filled, ignore_index=True))
+
+    @property
+    def protocol(self) -> str:
+        """Say how the checkpoints were selected: the least honest of the runs counts (P9)."""
+        found = {str(run.identity.get("protocol", EXTERNAL)) for run in self.runs}
+        return HONEST if found == {HONEST} else (found - {HONEST}).pop()
+
+
+PROTOCOLS = {
+    HONEST: "selected on validation patients",
+    EXTERNAL: "selected we do not know how, as the masks come from elsewhere",
+}
+
+
+def in_words(protocol: str) -> str:
+    """Say in words how a checkpoint was selected."""
+    return PROTOCOLS.get(protocol, "selected on test (as published): OPTIMISTIC")

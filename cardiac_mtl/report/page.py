@@ -1,0 +1,203 @@
+"""The page: everything in one file that opens from disk, without a network."""
+
+import base64
+import io
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from contourpy import contour_generator
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
+from cardiac_mtl.report.gallery import FOLDER, Window, annotated, choose, mean_dice, read
+from cardiac_mtl.report.layout import Table
+from cardiac_mtl.report.methods import Method, in_words
+from cardiac_mtl.report.plots import Picture
+
+_INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=,) (?=[-+\d][^]]*\])")
+"""Spaces of `1.0 ± 0.2 [0.9, 1.1]` at which a line must not break."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of the page."""
+
+    name: str
+    """Of the anchor."""
+    title: str
+    text: str
+    tables: Sequence[Table] = ()
+    pictures: Sequence[Picture] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the page shows."""
+
+    title: str
+    generated: str
+    version: str
+    warnings: Sequence[str]
+    sections: Sequence[Section]
+    methods: Sequence[Method]
+
+
+def write_page(path: Path, page: Page, images: dict[str, Path]) -> None:
+    """Write the page whole or not at all.
+
+    Args:
+        path: `index.html`.
+        page: its content.
+        images: SVG file of each picture, by name.
+    """
+    environment = Environment(
+        loader=PackageLoader("cardiac_mtl.report", "."),
+        autoescape=select_autoescape(["html"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = lambda picture: _data_url(images[picture.name])
+    environment.filters["html"] = _html
+    exhibits = [exhibit for method in page.methods for exhibit in _exhibits(method)]
+    text = environment.get_template("page.html").render(
+        page=page,
+        exhibits=exhibits,
+        # `<` would end the script that holds it
+        loops=Markup(json.dumps([e.loop for e in exhibits]).replace("<", "\\u003c")),  # noqa: S704
+        in_words=in_words,
+    )
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+@dataclass(frozen=True)
+class Exhibit:
+    """One case of the gallery."""
+
+    method: str
+    rank: str
+    case_id: str
+    caption: str
+    loop: dict[str, Any]
+    """For the script: size, picture of all slices and phases, contours."""
+
+
+def _exhibits(method: Method) -> list[Exhibit]:
+    files = {f.stem: f for run in method.runs for f in (run.folder / FOLDER).glob("*.npz")}
+    known = method.cases[method.cases["case_id"].isin(files)]
+    dice = mean_dice(method.cases)
+    ranks = dice.rank(ascending=False, method="first").astype(int)
+    exhibits = []
+    for rank, case_id in choose(method.cases).items():
+        shown = case_id
+        if case_id not in files:  # the median of all folds need not be that of one
+            kept = dice[dice.index.isin(files)]
+            if kept.empty:
+                continue
+            shown = str((kept - dice[case_id]).abs().idxmin())
+        patient = known.loc[known["case_id"] == shown, "patient_id"].iloc[0]
+        phases = known[known["patient_id"] == patient].drop_duplicates("case_id")
+        windows = [(row, read(files[row["case_id"]])) for row in phases.to_dict("records")]
+        alike = [(row, w) for row, w in windows if w.image.shape == _shape(windows, shown)]
+        caption = f"{rank}: rank {ranks[shown]} of {len(dice)}, volume Dice {dice[shown]:.3f}"
+        exhibits.append(
+            Exhibit(method.name, rank, shown, caption, _loop(alike, shown, dice, method.slices))
+        )
+    return exhibits
+
+
+def _shape(windows: Sequence[tuple[dict[Any, Any], Window]], case_id: str) -> tuple[int, ...]:
+    return next(w.image.shape for row, w in windows if row["case_id"] == case_id)
+
+
+def _loop(
+    windows: Sequence[tuple[dict[Any, Any], Window]],
+    first: str,
+    dice: pd.Series,
+    slices: pd.DataFrame,
+) -> dict[str, Any]:
+    """Return what the script plays: frames by phase and slice, and their contours."""
+    scored = slices.groupby(["case_id", "slice"])["dice"].mean()
+    _, one = windows[0]
+    count, height, width = one.image.shape
+    sheet = np.concatenate([np.concatenate(list(w.image), axis=1) for _, w in windows], axis=0)
+    heart = (one.reference > 0).sum(axis=(1, 2))
+    return {
+        "width": width,
+        "height": height,
+        "slices": count,
+        "aspect": float(one.spacing[1] / one.spacing[2]),
+        "sheet": _png(sheet),
+        "start": [
+            next(k for k, (row, _) in enumerate(windows) if row["case_id"] == first),
+            int(heart.argmax()),
+        ],
+        "phases": [
+            {
+                "name": str(row["phase"])
+                + (
+                    f" {row['cardiac_phase']}"
+                    if row["cardiac_phase"] not in {"", row["phase"]}
+                    else ""
+                ),
+                "dice": _rounded(dice.get(row["case_id"])),
+                "slices": [
+                    {
+                        "dice": _rounded(scored.get((row["case_id"], k))),
+                        "annotated": bool(known),
+                        "reference": _contours(w.reference[k]),
+                        "predicted": _contours(w.predicted[k]),
+                    }
+                    for k, known in enumerate(annotated(w))
+                ],
+            }
+            for row, w in windows
+        ],
+    }
+
+
+def _contours(mask: NDArray[np.integer[Any]]) -> list[list[float]]:
+    """Return closed lines x, y, x, y, ... around every class, in pixels of the window."""
+    lines = []
+    for value in np.unique(mask[mask > 0]):
+        padded = np.pad(mask == value, 1).astype(float)
+        for line in contour_generator(z=padded).lines(0.5):
+            points = np.asarray(line) - 0.5  # the padding, then to the corner of a pixel
+            lines.append([round(float(v), 1) for v in points.ravel()])
+    return lines
+
+
+def _rounded(value: Any) -> float | None:  # noqa: ANN401 - pandas has no narrower type
+    return None if value is None or pd.isna(value) else round(float(value), 3)
+
+
+def _png(pixels: NDArray[np.uint8]) -> str:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _data_url(svg: Path) -> str:
+    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+
+
+def _html(table: Table) -> Markup:
+    """Return a table as HTML; pandas escapes every cell.
+
+    Wide cells break before their interval, never inside a number.
+    """
+    shown = table.shown.map(lambda cell: _held_together(cell) if isinstance(cell, str) else cell)
+    return Markup(shown.to_html(index=False, border=0, na_rep="—", justify="left"))  # noqa: S704
+
+
+def _held_together(cell: str) -> str:
+    return _INSIDE.sub("\u00a0", cell)

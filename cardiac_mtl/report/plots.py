@@ -1,0 +1,381 @@
+"""Figures of a report. Colours of Okabe and Ito, and a marker for each method as well."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cardiac_mtl.metrics.agreement import bland_altman, pearson
+from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
+from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of, quantities
+from cardiac_mtl.report.methods import Method
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MARKERS = "osD^vP"
+_STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.alpha": 0.25,
+    "legend.frameon": False,
+    "svg.hashsalt": "cardiac-mtl",
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One figure with what a reader needs beside it."""
+
+    name: str
+    """Of the files."""
+    title: str
+    caption: str
+    alt: str
+    """What a reader who cannot see it must know."""
+    figure: Figure
+
+
+def pictures(
+    methods: Sequence[Method], volumes: pd.DataFrame, by_region: pd.DataFrame
+) -> Iterator[Picture]:
+    """Draw every figure that the rows of some methods allow.
+
+    Args:
+        methods: at least one.
+        volumes: `analysis.headline` of them.
+        by_region: `analysis.areas` of them.
+    """
+    with rc_context(_STYLE):
+        yield from _boxes(methods)
+        yield from _intervals(methods, volumes)
+        yield from _areas(by_region)
+        yield from _agreement(methods)
+        yield from _classification(methods)
+        yield from _training(methods)
+
+
+def save(picture: Picture, folder: Path) -> Path:
+    """Write a figure as SVG and PNG; return the SVG. The same rows give the same bytes."""
+    path = folder / f"{picture.name}.svg"
+    with rc_context(_STYLE):
+        picture.figure.savefig(path, metadata={"Date": None}, dpi=150)
+        picture.figure.savefig(path.with_suffix(".png"), dpi=150)
+    return path
+
+
+def _file(kind: str, name: object) -> str:
+    """Return a name that every file system takes."""
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
+
+
+def _looks(methods: Sequence[Method]) -> list[dict[str, Any]]:
+    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
+    return [{"color": c, "marker": m} for (c, m), _ in zip(looks, methods, strict=False)]
+
+
+def _panels(
+    count: int, per_row: int = 3, size: tuple[float, float] = (3.4, 3.0)
+) -> tuple[Any, ...]:
+    columns = min(count, per_row)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
+    for ax in axes[count:]:
+        ax.set_axis_off()
+    return figure, axes[:count]
+
+
+def _labels_of(methods: Sequence[Method]) -> list[str]:
+    found = pd.concat([method.cases["label"] for method in methods])
+    return [str(label) for label in found.unique()]
+
+
+def _groups(methods: Sequence[Method], label: str) -> list[tuple[str, list[pd.DataFrame]]]:
+    """Return, for each phase, the volumes of each method."""
+    parts = [dict(phases_of(m.cases[m.cases["label"] == label])) for m in methods]
+    phases = [phase for phase in ("ED", "ES", "all") if any(phase in part for part in parts)]
+    empty = methods[0].cases.iloc[:0]
+    return [(phase, [part.get(phase, empty) for part in parts]) for phase in phases]
+
+
+def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
+    for label in _labels_of(methods):
+        shown = [m for m in COMPARED if any(method.cases[m].notna().any() for method in methods)]
+        if not shown:
+            continue
+        groups = _groups(methods, label)
+        figure, axes = _panels(len(shown))
+        for ax, measure in zip(axes, shown, strict=True):
+            _grouped_boxes(ax, groups, measure, methods)
+            ax.set_ylabel(MEASURES[measure])
+        axes[0].legend(fontsize=8, loc="lower left")
+        medians = "; ".join(
+            f"{method.name}, all phases, median Dice {cases[-1]['dice'].median():.3f}"
+            for method, cases in zip(
+                methods, zip(*(frames for _, frames in groups), strict=True), strict=True
+            )
+        )
+        yield Picture(
+            _file("boxes", label),
+            f"Volumes: {label}",
+            "Quartiles and whiskers at 1.5 interquartile ranges, over volumes; what lies beyond is "
+            "not drawn, as in paper B. Misses count at their worst.",
+            f"Box plots by phase and method. {medians}.",
+            figure,
+        )
+
+
+def _grouped_boxes(
+    ax: Axes,
+    groups: Sequence[tuple[str, Sequence[pd.DataFrame]]],
+    measure: str,
+    methods: Sequence[Method],
+) -> None:
+    width = 0.8 / len(methods)
+    for k, (method, look) in enumerate(zip(methods, _looks(methods), strict=True)):
+        values = [frames[k][measure].dropna().to_numpy() for _, frames in groups]
+        places = [n - 0.4 + width * (k + 0.5) for n in range(len(groups))]
+        drawn = ax.boxplot(
+            values, positions=places, widths=width * 0.85, showfliers=False, patch_artist=True,
+            medianprops={"color": "black"},
+        )  # fmt: skip
+        for box in drawn["boxes"]:
+            box.set(facecolor=look["color"], alpha=0.75)
+        ax.plot([], [], "s", color=look["color"], label=method.name)
+    ax.set_xticks(range(len(groups)), [phase for phase, _ in groups])
+
+
+def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Picture]:
+    for label, of_label in table.groupby("label", sort=False):
+        shown = [m for m in COMPARED if of_label[f"{m}_mean"].notna().any()]
+        if not shown:
+            continue
+        phases = list(dict.fromkeys(of_label["phase"]))
+        figure, axes = _panels(len(shown))
+        for ax, measure in zip(axes, shown, strict=True):
+            for k, (method, look) in enumerate(zip(methods, _looks(methods), strict=True)):
+                rows = of_label[of_label["method"] == method.name].set_index("phase")
+                at = np.array([phases.index(p) for p in rows.index]) + _offset(k, len(methods))
+                _interval_marks(ax, at, rows, measure, look, method.name)
+            ax.set_xticks(range(len(phases)), phases)
+            ax.set_xlim(-0.6, len(phases) - 0.4)
+            ax.set_ylabel(MEASURES[measure])
+        axes[0].legend(fontsize=8)
+        yield Picture(
+            _file("intervals", label),
+            f"Means with intervals: {label}",
+            "Mean over volumes. Thick: 95 % bootstrap interval that resamples patients. Thin: 99 % "
+            "interval that resamples volumes, as in Fig. 2 of paper B; it is too narrow where the "
+            "phases of a patient are alike.",
+            "Means with bootstrap intervals by phase and method; the numbers stand in the table of "
+            "results.",
+            figure,
+        )
+
+
+def _interval_marks(
+    ax: Axes, at: np.ndarray, rows: pd.DataFrame, measure: str, look: dict[str, Any], name: str
+) -> None:
+    mean = rows[f"{measure}_mean"].to_numpy(float)
+    for low, high, width in (("low99", "high99", 1.0), ("low", "high", 3.0)):
+        bottom, top = (rows[f"{measure}_{end}"].to_numpy(float) for end in (low, high))
+        ax.vlines(
+            at + (0.04 if width == 1.0 else 0), bottom, top, color=look["color"], linewidth=width
+        )
+    ax.plot(at, mean, linestyle="", markersize=6, label=name, **look)
+
+
+def _offset(k: int, count: int) -> float:
+    return (k - (count - 1) / 2) * 0.6 / count
+
+
+def _areas(table: pd.DataFrame) -> Iterator[Picture]:
+    if table.empty:
+        return
+    for label, of_label in table.groupby("label", sort=False):
+        phases = list(dict.fromkeys(of_label["phase"]))
+        lines = list(dict.fromkeys(zip(of_label["method"], of_label["branch"], strict=True)))
+        regions = [r for r in ("all", "apical", "mid", "basal") if (of_label["region"] == r).any()]
+        figure, axes = _panels(len(phases))
+        for ax, phase in zip(axes, phases, strict=True):
+            for k, (method, branch) in enumerate(lines):
+                rows = of_label[
+                    (of_label["phase"] == phase)
+                    & (of_label["method"] == method)
+                    & (of_label["branch"] == branch)
+                ].set_index("region")
+                at = np.array([regions.index(r) for r in rows.index]) + _offset(k, len(lines))
+                look = {"color": COLOURS[k % 6], "marker": MARKERS[k % 6]}
+                _interval_marks(ax, at, rows, "error_mm2", look, f"{method}, {branch}")
+            ax.set_xticks(range(len(regions)), regions)
+            ax.set_title(f"phases: {phase}", fontsize=9)
+            ax.set_ylabel("|area error| mm²")
+        axes[0].legend(fontsize=7)
+        yield Picture(
+            _file("area_errors", label),
+            f"Area errors by region: {label}",
+            "Mean absolute error over slices whose reference holds the label; thick 95 % interval "
+            "by patients, thin 99 % by slices (Fig. 4b of paper B).",
+            "Mean absolute area errors with intervals by region, phase, method and branch; the "
+            "numbers stand in the table of areas.",
+            figure,
+        )
+
+
+def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
+    for method in methods:
+        found = [q for q in quantities(method) if np.isfinite(q[3] - q[2]).sum() > 2]
+        if not found:
+            continue
+        figure, axes = _panels(len(found))
+        for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
+            _scatter(ax, name, unit, true, predicted)
+        strongest = "; ".join(f"{n}: r {pearson(t, p).r:.3f}" for n, _, t, p in found)
+        yield Picture(
+            _file("scatter", method.name),
+            f"Predicted against reference: {method.name}",
+            "Dashed: equality. Solid: least squares (Fig. 3 of paper B for the areas).",
+            f"Scatter plots. {strongest}.",
+            figure,
+        )
+        figure, axes = _panels(len(found))
+        for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
+            _bland_altman(ax, name, unit, true, predicted)
+        biases = "; ".join(f"{n}: bias {bland_altman(t, p).bias:.3g} {u}" for n, u, t, p in found)
+        yield Picture(
+            _file("bland_altman", method.name),
+            f"Bland-Altman: {method.name}",
+            "Predicted minus reference against their mean; bias and limits of agreement (1.96 SD) "
+            "with 95 % intervals shaded.",
+            f"Bland-Altman plots. {biases}.",
+            figure,
+        )
+
+
+def _scatter(ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray) -> None:
+    known = np.isfinite(true) & np.isfinite(found)
+    true, found = true[known], found[known]
+    line = pearson(true, found)
+    ends = np.array([min(true.min(), found.min()), max(true.max(), found.max())])
+    _dots(ax, true, found)
+    ax.plot(ends, ends, "--", color="grey", linewidth=1)
+    if np.isfinite(line.r):
+        ax.plot(ends, line.intercept + line.slope * ends, color="#D55E00", linewidth=1.4)
+    ax.set_title(f"{name}: r = {line.r:.4f}, n = {line.n}", fontsize=9)
+    ax.set_xlabel(f"reference, {unit}")
+    ax.set_ylabel(f"predicted, {unit}")
+
+
+def _bland_altman(ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray) -> None:
+    known = np.isfinite(true) & np.isfinite(found)
+    true, found = true[known], found[known]
+    limits = bland_altman(true, found)
+    _dots(ax, (true + found) / 2, found - true)
+    for value, interval, style in (
+        (limits.bias, limits.bias_ci, "-"),
+        (limits.lower, limits.lower_ci, "--"),
+        (limits.upper, limits.upper_ci, "--"),
+    ):
+        ax.axhline(value, linestyle=style, color="#D55E00", linewidth=1.2)
+        ax.axhspan(*interval, color="#D55E00", alpha=0.12, linewidth=0)
+    ax.set_title(f"{name}: {limits.bias:.3g} [{limits.lower:.3g}, {limits.upper:.3g}]", fontsize=9)
+    ax.set_xlabel(f"mean of both, {unit}")
+    ax.set_ylabel(f"difference, {unit}")
+
+
+def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    many = len(x) > 300
+    ax.scatter(
+        x, y, s=4 if many else 14, alpha=0.25 if many else 0.7, color="#0072B2", linewidths=0,
+        rasterized=many,
+    )  # fmt: skip
+
+
+def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
+    classes = dict.fromkeys(c for m in methods for c in m.labels["class"].unique())
+    for positive in classes:
+        figure, (left, middle, right) = _panels(3)
+        heard = []
+        for method, look in zip(methods, _looks(methods), strict=True):
+            rows = method.labels[method.labels["class"] == positive]
+            if rows.empty:
+                continue
+            score, truth = rows["probability"].to_numpy(float), rows["is_class"].to_numpy(int)
+            curve, precise, bins = (
+                roc(score, truth),
+                precision_recall(score, truth),
+                reliability(score, truth),
+            )
+            left.plot(
+                curve.x, curve.y, color=look["color"], label=f"{method.name}, AUC {curve.area:.3f}"
+            )
+            middle.plot(precise.x, precise.y, color=look["color"], label=f"AP {precise.area:.3f}")
+            right.plot(bins.confidence, bins.frequency, **look, label=f"ECE {bins.ece:.3f}")
+            heard.append(f"{method.name}: AUC {curve.area:.3f}, ECE {bins.ece:.3f}")
+        for ax in (left, right):
+            ax.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+        for ax, x, y in (
+            (left, "1 - specificity", "sensitivity"),
+            (middle, "recall", "precision"),
+            (right, "predicted probability", "observed frequency"),
+        ):
+            ax.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+            ax.legend(fontsize=7, loc="lower right")
+        yield Picture(
+            _file("classification", positive),
+            f"Classification, positive class: {positive}",
+            "ROC, precision and recall, reliability; folds pooled.",
+            f"Curves of classification. {'; '.join(heard)}.",
+            figure,
+        )
+
+
+def _training(methods: Sequence[Method]) -> Iterator[Picture]:
+    for method in methods:
+        tables = [(run.part, run.metrics) for run in method.runs if len(run.metrics)]
+        if not tables:
+            continue
+        names = list(dict.fromkeys(c for _, t in tables for c in t.columns))
+        panels = [
+            ("selection score", [c for c in names if c.endswith("/dice_vol")]),
+            ("training losses", [c for c in names if c.startswith("train/loss/")]),
+            ("index error", [c for c in names if "/mae/" in c and c.startswith("val/")]),
+            ("learned log-uncertainty s", [c for c in names if c.startswith("s/")]),
+            ("weight of each task", [c for c in names if c.startswith("weight/")]),
+        ]
+        panels = [(title, columns) for title, columns in panels if columns]
+        figure, axes = _panels(len(panels))
+        for ax, (title, columns) in zip(axes, panels, strict=True):
+            _epochs(ax, [table for _, table in tables], columns)
+            ax.set_title(title, fontsize=9)
+            ax.set_xlabel("epoch")
+            if title.startswith(("weight", "training")):
+                ax.set_yscale("log")
+        yield Picture(
+            _file("training", method.name),
+            f"Training: {method.name}",
+            f"One line a run: {', '.join(part for part, _ in tables)}.",
+            f"Learning curves of {len(tables)} runs: {', '.join(title for title, _ in panels)}.",
+            figure,
+        )
+
+
+def _epochs(ax: Axes, tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> None:
+    for k, column in enumerate(columns):
+        for number, table in enumerate(t for t in tables if column in t):
+            values = table.groupby("epoch")[column].mean().dropna()
+            ax.plot(
+                values.index, values, color=COLOURS[k % 6], linewidth=1, alpha=0.8,
+                label=column if number == 0 else None,
+            )  # fmt: skip
+    ax.legend(fontsize=7)

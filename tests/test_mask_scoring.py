@@ -1,0 +1,216 @@
+"""`evaluate`: masks of any tool into our rows, and every way they fail to fit."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import SimpleITK as sitk
+
+from cardiac_mtl.cli import main
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.mask_scoring import read_labels
+
+
+def mask(shift=0, slices=5):
+    array = np.zeros((slices, 30, 30), np.uint8)
+    rows, columns = np.ogrid[:30, :30]
+    radius = np.hypot(rows - 15, columns - 15 - shift)
+    array[1:-1, (radius < 9) & (radius >= 5)] = 2
+    array[1:-1, radius < 5] = 1
+    return array
+
+
+def save(path, array, spacing=(1.5, 1.5, 8.0), direction=None):
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing)
+    if direction is not None:
+        image.SetDirection(direction)
+    sitk.WriteImage(image, str(path))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Three references and three good predictions, under both names."""
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+    for k, ending in enumerate((".nii.gz", "_mask.nii.gz", ".nii")):
+        save(tmp_path / "reference" / f"case{k}.nii.gz", mask())
+        save(tmp_path / "prediction" / f"case{k}{ending}", mask(shift=k))
+    return tmp_path
+
+
+def evaluate(folder, *words, reference="reference"):
+    return main([
+        "evaluate", "--reference", str(folder / reference), "--prediction",
+        str(folder / "prediction"), "--labels", "lv=1,myo=2", "--output", str(folder / "out"),
+        *words,
+    ])  # fmt: skip
+
+
+def rows(folder, name="cases"):
+    return pd.read_csv(folder / "out" / f"{name}.csv")
+
+
+def test_good_masks_are_scored_as_simpleitk_scores_them(folders, capsys):
+    assert evaluate(folders) == 0
+    cases = rows(folders)
+    assert cases["dice"][cases["case_id"] == "case0"].tolist() == [1.0, 1.0]
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(sitk.GetImageFromArray(mask()), sitk.GetImageFromArray(mask(shift=2)))
+    third = cases[cases["case_id"] == "case2"].set_index("label")
+    for name, value in (("lv", 1), ("myo", 2)):
+        assert third.loc[name, "dice"] == pytest.approx(overlap.GetDiceCoefficient(value), abs=1e-5)
+    assert third.loc["lv", "hd_mm"] == pytest.approx(3.0)
+    assert set(cases["protocol"]) == {"external"}
+    assert "we do not know how" in capsys.readouterr().out
+    assert json.loads((folders / "out/run.json").read_text())["experiment"] == "prediction"
+    assert (folders / "out/gallery/case0.npz").is_file()
+
+
+def fault_missing(folder):
+    (folder / "prediction/case1_mask.nii.gz").unlink()
+    return "no_prediction", "case1"
+
+
+def fault_extra(folder):
+    save(folder / "prediction/stranger.nii.gz", mask())
+    return "extra_prediction", "stranger.nii.gz"
+
+
+def fault_size(folder):
+    save(folder / "prediction/case1_mask.nii.gz", mask(slices=6))
+    return "mask_size", "30 x 30 x 6"
+
+
+def fault_geometry(folder):
+    save(folder / "prediction/case1_mask.nii.gz", mask(), spacing=(1.5, 1.6, 8.0))
+    return "mask_geometry", "spacing by 0.1"
+
+
+def fault_label(folder):
+    save(folder / "prediction/case1_mask.nii.gz", mask() * 3)
+    return "undeclared_label", "[3, 6]"
+
+
+def fault_damaged(folder):
+    path = folder / "prediction/case1_mask.nii.gz"
+    path.write_bytes(path.read_bytes()[:60])
+    return "damaged", "case1_mask.nii.gz: "
+
+
+def fault_twice(folder):
+    shutil.copy(folder / "prediction/case1_mask.nii.gz", folder / "prediction/case1.nii.gz")
+    return "two_predictions", "case1.nii.gz and case1_mask.nii.gz"
+
+
+@pytest.mark.parametrize(
+    "plant",
+    [
+        fault_missing, fault_extra, fault_size, fault_geometry, fault_label, fault_damaged,
+        fault_twice,
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_named_and_the_rest_is_scored(folders, capsys, plant):
+    code, words = plant(folders)
+    assert evaluate(folders) == 1
+    output = capsys.readouterr().out
+    assert words in output
+    findings = rows(folders, "findings")
+    assert findings["code"].tolist() == [code]
+    scored = set(rows(folders)["case_id"])
+    expected = {"case0", "case1", "case2"} if plant is fault_extra else {"case0", "case2"}
+    assert scored == expected
+
+
+def test_an_empty_folder_is_named(folders, capsys):
+    for path in (folders / "prediction").iterdir():
+        path.unlink()
+    assert evaluate(folders) == 1
+    assert "holds no mask" in capsys.readouterr().out
+    assert rows(folders).empty
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda f: shutil.rmtree(f / "prediction"), "no such folder"),
+        (lambda f: shutil.rmtree(f / "reference"), "neither cases.csv nor NIfTI masks"),
+    ],
+)
+def test_no_folder_is_one_line(folders, capsys, change, message):
+    change(folders)
+    assert evaluate(folders) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (folders / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["lv", "lv=", "lv=0", "lv=x", "lv=1,lv=2", "lv=1,myo=1", ""])
+def test_labels_that_say_nothing(text):
+    with pytest.raises(UserError, match="--labels"):
+        read_labels(text)
+
+
+def test_phases_in_names_make_a_cine_with_a_function(tmp_path):
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+        for phase in ("ED", "ES"):
+            array = mask()
+            if phase == "ES":
+                array[1] = 0
+            save(tmp_path / name / f"patient001_{phase}.nii.gz", array)
+    assert evaluate(tmp_path) == 0
+    (patient,) = rows(tmp_path, "patients").to_dict("records")
+    assert patient["patient_id"] == "patient001"
+    assert patient["ef_percent"] == pytest.approx(100 / 3, abs=0.01)
+
+
+def test_a_cine_of_one_file_is_paired_with_a_cine_or_with_its_phases(tmp_path):
+    array = np.stack([mask(), mask(shift=1)], axis=-1).transpose(2, 1, 0, 3)
+    for name in ("data", "prediction"):
+        (tmp_path / name).mkdir()
+        nib.Nifti1Image(array, np.diag([1.5, 1.5, 8, 1])).to_filename(tmp_path / name / "h.nii.gz")
+    (tmp_path / "data/cases.csv").write_text(
+        "case_id,patient_id,image,mask\nh,h,h.nii.gz,h.nii.gz\n"
+    )
+    assert evaluate(tmp_path, reference="data/cases.csv") == 0
+    assert rows(tmp_path)["case_id"].tolist() == ["h_ph00", "h_ph00", "h_ph01", "h_ph01"]
+    assert set(rows(tmp_path)["dice"]) == {1.0}
+    whole = nib.load(tmp_path / "prediction/h.nii.gz")
+    phases = np.asarray(whole.dataobj)
+    (tmp_path / "prediction/h.nii.gz").unlink()
+    for t in range(2):
+        one = nib.Nifti1Image(phases[..., t], whole.affine)
+        one.to_filename(tmp_path / f"prediction/h_ph0{t}.nii.gz")
+    assert evaluate(tmp_path, reference="data/cases.csv") == 0
+    assert set(rows(tmp_path)["dice"]) == {1.0}
+
+
+@pytest.mark.parametrize("towards_apex", [True, False])
+def test_regions_follow_the_header_from_base_to_apex(tmp_path, towards_apex):
+    sign = 1.0 if towards_apex else -1.0
+    normal = sign * np.array([0.6, -0.48, -0.64])
+    row = np.cross(normal, [0, 0, 1])
+    row /= np.linalg.norm(row)
+    direction = np.stack([row, np.cross(normal, row), normal], axis=1).ravel().tolist()
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+        array = mask(slices=9)
+        array[1, :15] = 0  # the first slice of the file is the smaller
+        save(tmp_path / name / "a.nii.gz", array, direction=direction)
+    assert evaluate(tmp_path) == 0
+    slices = rows(tmp_path, "slices")
+    smallest = slices.loc[slices["reference_area_mm2"].replace(0, np.inf).idxmin()]
+    assert smallest["region"] == ("basal" if towards_apex else "apical")
+
+
+def test_indices_of_a_label_on_request(folders):
+    assert evaluate(folders, "--indices", "lv") == 0
+    frame = rows(folders, "indices")
+    third = frame[(frame["case_id"] == "case2") & (frame["reference_size_mm2"] > 0)]
+    assert third["centroid_mm_error"].tolist() == pytest.approx([3.0] * 3)
+    assert evaluate(folders, "--indices", "scar") == 2

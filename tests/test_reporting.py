@@ -1,0 +1,206 @@
+"""`report`, end to end: rows of several runs to tables, figures and a page."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cardiac_mtl.cli import main
+from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
+from cardiac_mtl.report.gallery import write_gallery
+from cardiac_mtl.reporting import read_methods
+
+PHASES = 3
+
+
+def ring(shift, inner, size=40):
+    rows, columns = np.ogrid[:size, :size]
+    radius = np.hypot(rows - 20, columns - 20 - shift)
+    return ((radius < inner + 6) & (radius >= inner)).astype(np.int8)
+
+
+def write_run(folder, experiment, fold, patients, rng, protocol="honest", **facts):
+    """Leave what `fit` and `test` leave, with masks moved by chance."""
+    rows, volumes = [], []
+    for patient in patients:
+        for phase in range(PHASES):
+            reference = np.stack([ring(0, 8 - phase)] * 6)
+            predicted = np.stack([ring(rng.integers(0, 4), 8 - phase)] * 6).astype(np.uint8)
+            areas = (predicted > 0).sum((1, 2)).astype(np.float32)[:, None] + rng.normal(0, 20)
+            case = CollectedCase(
+                row=0,
+                slices=np.arange(6),
+                image=rng.normal(size=reference.shape).astype(np.float32),
+                reference=reference,
+                predicted=predicted,
+                spacing=(8.0, 1.0, 1.0),
+                indices=areas if experiment == "mtn_uncertainty" else None,
+                reference_indices=areas,
+            )
+            case_id = f"{patient}_ph{phase:02d}"
+            info = {
+                "case_id": case_id, "patient_id": patient, "phase": str(phase),
+                "pathology": "normal" if patient < "p3" else "scar", "centre": "", "vendor": "",
+            }  # fmt: skip
+            volumes.append((case_id, case))
+            rows.append(score_case(case, info, {"myocardium": 1}, ("area_mm2",)))
+    folder.mkdir(parents=True)
+    frames = assemble(rows, protocol)
+    for name, frame in frames._asdict().items():
+        write_csv(folder / f"{name}.csv", frame)
+    write_gallery(folder / "gallery", frames.cases, volumes)
+    epochs = pd.DataFrame({
+        "epoch": [0, 1, 2], "train/loss/mask": [0.5, 0.3, 0.2], "val/dice_vol": [0.5, 0.6, 0.7],
+        "s/mask": [0.0, -0.1, -0.2], "weight/mask": [1.0, 1.1, 1.2],
+    })  # fmt: skip
+    epochs.to_csv(folder / "metrics.csv", index=False)
+    identity = {
+        "run_id": folder.name, "experiment": experiment, "data": "hearts", "fold": fold, "seed": 0,
+        "protocol": protocol, "selected_on": "val", "monitor": "val/dice_vol", "best_value": 0.7,
+        "epochs": 3, "split_sha256": "ab" * 32, "git_commit": "cd" * 20,
+        "started_at": "2026-01-01T00:00:00+00:00", "command": "cardiac-mtl fit",
+    }  # fmt: skip
+    (folder / "run.json").write_text(json.dumps(identity | facts))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory):
+    """Two experiments of two folds each."""
+    root = tmp_path_factory.mktemp("report") / "runs"
+    rng = np.random.default_rng(0)
+    for experiment in ("mtn_uncertainty", "mtn_unet"):
+        for fold, patients in enumerate((["p1", "p2", "p3"], ["p4", "p5", "p6"])):
+            write_run(root / experiment / f"fold{fold}", experiment, fold, patients, rng)
+    return root
+
+
+@pytest.fixture(scope="session")
+def report(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "out"
+    assert main(["report", str(runs), "--output", str(out)]) == 0
+    return out
+
+
+def table(report, name):
+    return pd.read_csv(report / "tables" / f"{name}.csv")
+
+
+def test_every_table_is_there_in_three_forms(report):
+    names = {"results", "comparisons", "areas", "agreement", "strata", "consistency", "papers",
+             "protocol"}  # fmt: skip
+    for suffix in ("csv", "md", "tex"):
+        assert names <= {path.stem for path in (report / "tables").glob(f"*.{suffix}")}
+    latex = (report / "tables/results.tex").read_text()
+    assert latex.count("&") > 10
+    assert r"$\pm$" in latex
+    assert not [line for line in latex.splitlines() if "%" in line.replace(r"\%", "")]
+
+
+def test_folds_are_pooled_out_of_fold(report, runs):
+    results = table(report, "results")
+    whole = results[(results["method"] == "mtn_uncertainty") & (results["phase"] == "all")].iloc[0]
+    cases = pd.concat([pd.read_csv(f) for f in (runs / "mtn_uncertainty").rglob("cases.csv")])
+    assert (whole["patients"], whole["n"]) == (6, 18)
+    assert whole["dice_mean"] == pytest.approx(cases["dice"].mean(), rel=1e-5)
+    assert whole["dice_low"] < whole["dice_mean"] < whole["dice_high"]
+    assert set(results["phase"]) == {"ED", "ES", "all"}
+
+
+def test_pairs_are_tested_on_patients(report):
+    comparisons = table(report, "comparisons")
+    assert set(comparisons["patients"]) == {6}
+    assert (comparisons["p_holm"] >= comparisons["p_wilcoxon"] - 1e-12).all()
+
+
+def test_values_of_papers_are_marked_as_not_comparable(report):
+    papers = table(report, "papers")
+    assert set(papers["paper"]) == {"mtn"}
+    assert papers["comparable"].str.startswith("not comparable").all()
+    quantity = "myocardium ED dice mean"
+    row = papers[(papers["quantity"] == quantity) & (papers["row"] == "MTN")].iloc[0]
+    assert row["paper_value"] == 0.837
+    results = table(report, "results")
+    ours = results[(results["method"] == "mtn_uncertainty") & (results["phase"] == "ED")]
+    assert row["ours"] == pytest.approx(ours["dice_mean"].iloc[0], rel=1e-5)
+
+
+def test_figures_in_both_forms(report):
+    drawn = {path.stem for path in (report / "figures").glob("*.svg")}
+    assert drawn == {path.stem for path in (report / "figures").glob("*.png")}
+    assert {"boxes_myocardium", "intervals_myocardium", "area_errors_myocardium",
+            "scatter_mtn_unet", "bland_altman_mtn_uncertainty", "training_mtn_unet"} <= drawn  # fmt: skip
+
+
+def test_two_reports_of_the_same_rows_are_alike(report, runs, tmp_path):
+    assert main(["report", str(runs), "--output", str(tmp_path)]) == 0
+    for path in sorted(report.rglob("*.*")):
+        if path.suffix in {".csv", ".md", ".tex", ".html", ".svg"}:
+            assert (tmp_path / path.relative_to(report)).read_bytes() == path.read_bytes(), path
+
+
+def test_an_optimistic_run_marks_every_row(tmp_path, capsys):
+    rng = np.random.default_rng(1)
+    write_run(tmp_path / "paper", "mtn_unet", 0, ["p1", "p2"], rng, protocol="paper_optimistic")
+    assert main(["report", str(tmp_path / "paper"), "--output", str(tmp_path / "out")]) == 0
+    assert "OPTIMISTIC" in capsys.readouterr().out
+    text = (tmp_path / "out/tables/results.md").read_text()
+    assert text.count("ON TEST: optimistic") == text.count("| mtn_unet |")
+    assert "OPTIMISTIC" in (tmp_path / "out/index.html").read_text()
+
+
+def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
+    shutil.copytree(runs / "mtn_unet", tmp_path / "runs")
+    shutil.copytree(runs / "mtn_unet/fold0", tmp_path / "runs/again")
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert "scored by two runs" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, "no such folder"),
+        (lambda f: (f / "cases.csv").unlink(), "no run with rows here"),
+        (lambda f: (f / "slices.csv").write_text("a,b\n1,2\n"), "lacks the column"),
+        (lambda f: (f / "slices.csv").write_bytes(b"\xff\xfe\x00"), "unreadable"),
+        (lambda f: (f / "run.json").write_text("{"), "cannot be read"),
+    ],
+)
+def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
+    shutil.copytree(runs / "mtn_unet/fold0", tmp_path / "run")
+    spoil(tmp_path / "run")
+    assert main(["report", str(tmp_path / "run"), "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+
+
+def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
+    source = tmp_path / "cases.csv"
+    source.write_text("case_id,scanner\n" + "".join(f"p{k},{'AB'[k % 2]}\n" for k in range(1, 7)))
+    words = ["report", str(runs), "--output", str(tmp_path / "out"), "--by", "scanner"]
+    assert main(words) == 2
+    assert main([*words, "--table", str(source)]) == 0
+    strata = table(tmp_path / "out", "strata")
+    scanner = strata[strata["column"] == "scanner"]
+    assert scanner["value"].tolist() == ["A", "B"] * 2
+    assert set(scanner["patients"]) == {3}
+    assert main([*words[:-1], "magnet", "--table", str(source)]) == 2
+    assert "choose from case_id, scanner" in capsys.readouterr().err
+
+
+def test_seeds_and_data_sets_are_methods_of_their_own(tmp_path):
+    rng = np.random.default_rng(2)
+    for k, facts in enumerate(({}, {"seed": 1}, {"data": "other"})):
+        write_run(tmp_path / str(k), "mtn_unet", 0, ["p1"], rng, **facts)
+    names = [method.name for method in read_methods([tmp_path])]
+    assert names == [
+        "mtn_unet on hearts, seed 0",
+        "mtn_unet on hearts, seed 1",
+        "mtn_unet on other",
+    ]
