@@ -1,5 +1,6 @@
 """The data module and its store: parts, content keys, and streams of chance (P10, P12, P13, P14)."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -191,3 +192,27 @@ def test_folds_of_a_file_and_a_share_of_the_training_part(root, tmp_path):
     half = module(root, splits=tmp_path / "folds.json", train_fraction=0.5)
     assert len(half.split.train) == -(-len(first.split.train) // 2)
     assert half.split.test == first.split.test
+
+
+def test_slices_run_from_base_to_apex_whatever_the_order_of_the_file(tmp_path, make_study):
+    one = make_study("p", phases=1)
+    affine = one.affine.copy()
+    affine[:3, 3] += affine[:3, 2] * (one.image.shape[1] - 1)
+    affine[:3, 2] *= -1
+    turned = dataclasses.replace(
+        one, image=one.image[:, ::-1], mask=one.mask[:, ::-1], affine=affine
+    )
+    prepared = []
+    for name, study in (("as_is", one), ("turned", turned)):
+        write_layout(tmp_path / name, [study])
+        data = ManifestDataModule(tmp_path / name, matrix=(32, 32))
+        (case,) = data.find_cases(tmp_path / name)
+        prepared.append(data.prepare_case(case))
+    np.testing.assert_allclose(prepared[0].image, prepared[1].image, atol=1e-5)
+    np.testing.assert_array_equal(prepared[0].mask, prepared[1].mask)
+
+
+def test_phantoms_know_that_they_are(hearts, root):
+    assert ManifestDataModule(hearts).is_phantom
+    assert ManifestDataModule().is_phantom
+    assert not ManifestDataModule(root).is_phantom

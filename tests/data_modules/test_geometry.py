@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from cardiac_mtl.contracts import UNLABELLED
-from data_modules.geometry import prepare_image, prepare_mask, prepared_grid, restore
+from data_modules.geometry import apex_first, prepare_image, prepare_mask, prepared_grid, restore
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -72,3 +72,20 @@ def test_there_and_back_keeps_the_mask():
     overlap = 2 * (back & truth).sum() / (back.sum() + truth.sum())
     assert back.shape == truth.shape
     assert overlap > 0.985
+
+
+@pytest.mark.parametrize(
+    ("normal", "expected"),
+    [
+        ((0.6, -0.48, -0.64), False),
+        ((-0.6, 0.48, 0.64), True),
+        ((0.0, 0.0, 1.0), False),  # along the body: no short axis, the file's order stands
+        ((0.0, 0.0, -1.0), False),
+    ],
+)
+def test_the_header_says_where_the_apex_is_unless_it_was_lost(normal, expected):
+    row = np.cross(normal, [1.0, 0.0, 0.1])
+    row /= np.linalg.norm(row)
+    image = volume(np.zeros((3, 4, 5)))
+    image.SetDirection(np.stack([row, np.cross(normal, row), normal], axis=1).ravel().tolist())
+    assert apex_first(image) is expected

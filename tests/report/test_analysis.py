@@ -1,0 +1,111 @@
+"""The tables of a report against pandas, scikit-learn and hand-made rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from cardiac_mtl.report import analysis
+from cardiac_mtl.report.fidelity import comparable, fidelity, paper_values
+from cardiac_mtl.report.methods import Method
+from cardiac_mtl.reporting import read_methods
+
+
+@pytest.fixture(scope="module")
+def methods(runs):
+    return read_methods([runs])
+
+
+def changed(method, **tables):
+    """Return a copy of a method with other rows."""
+    copy = Method(method.name, method.runs, method.data)
+    for name, frame in tables.items():
+        object.__setattr__(copy, name, frame)
+    return copy
+
+
+def test_failures_are_counted_and_cost(methods):
+    cases = methods[0].cases.copy()
+    whole = cases["dice"].mean()
+    cases.loc[0, ["state", "dice", "hd_mm"]] = ["missed", 0.0, 300.0]
+    cases.loc[1, ["state", "dice", "hd_mm"]] = ["both_empty", np.nan, np.nan]
+    row = analysis.headline([changed(methods[0], cases=cases)]).set_index("phase").loc["all"]
+    assert (row["n"], row["n_missed"], row["n_both_empty"]) == (18, 1, 1)
+    assert row["dice_mean"] == pytest.approx(cases["dice"].mean())
+    assert row["dice_mean"] < whole
+    assert row["dice_worst"] == 0.0
+    assert row["hd_mm_worst"] == 300.0
+    assert row["dice_without_failures"] > row["dice_mean"]
+    texts = analysis.warnings([changed(methods[0], cases=cases)])
+    assert any("1 structures missed or false" in text for text in texts)
+
+
+def test_the_disagreement_of_both_branches_is_judged_as_scikit_learn_does(methods):
+    slices = methods[0].slices.copy()
+    (row,) = analysis.consistency([changed(methods[0], slices=slices)]).to_dict("records")
+    scored = slices[slices["dice"].notna()]
+    larger = scored[["area_mm2", "regressed_area_mm2"]].max(axis=1)
+    expected = roc_auc_score(scored["dice"] < 0.7, scored["area_disagreement_mm2"] / larger)
+    assert row["auc"] == pytest.approx(expected, abs=1e-6)
+    assert analysis.consistency([methods[1]]).empty  # the U-Net regresses nothing
+
+
+def test_areas_by_region_are_means_over_slices_that_hold_the_label(methods):
+    table = analysis.areas(methods)
+    row = table[
+        (table["method"] == "mtn_unet") & (table["phase"] == "all") & (table["region"] == "basal")
+    ].iloc[0]
+    slices = methods[1].slices
+    chosen = slices[(slices["region"] == "basal") & (slices["reference_area_mm2"] > 0)]
+    assert row["error_mm2_mean"] == pytest.approx(chosen["area_error_mm2"].mean())
+    assert row["slices"] == len(chosen)
+
+
+def test_methods_on_other_cases_are_not_silently_compared(methods):
+    fewer = methods[1].cases[methods[1].cases["patient_id"] != "p1"]
+    pair = [methods[0], changed(methods[1], cases=fewer)]
+    assert set(analysis.comparisons(pair)["patients"]) == {5}
+    assert any("shared by all" in text for text in analysis.warnings(pair))
+
+
+def test_classes_are_scored_each_as_the_positive_one(methods):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 60)
+    probability = np.clip(truth * 0.3 + rng.random(60) * 0.7, 0, 1)
+    labels = pd.concat(
+        [
+            pd.DataFrame({"class": "0", "is_class": 1 - truth, "probability": 1 - probability}),
+            pd.DataFrame({"class": "1", "is_class": truth, "probability": probability}),
+        ]
+    )
+    table = analysis.classification([changed(methods[0], labels=labels)])
+    assert table["positive class"].tolist() == ["0", "1"]
+    assert table["AUC"].tolist() == pytest.approx([roc_auc_score(truth, probability)] * 2, abs=1e-6)
+    assert table["sensitivity"][0] == pytest.approx(table["specificity"][1])
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({"layout": "lvsc", "phantom": True}, "not comparable: phantom hearts"),
+        ({"layout": "manifest", "phantom": False}, "not comparable: other patients"),
+        ({"layout": "lvsc", "phantom": False}, "same data set; the paper selected on test"),
+        (
+            {"layout": "lvsc", "phantom": False, "protocol": "paper_optimistic"},
+            "same data set and protocol",
+        ),
+    ],
+)
+def test_what_may_be_held_against_a_paper(write_run, tmp_path, facts, expected):
+    rng = np.random.default_rng(0)
+    write_run(tmp_path / "run", "mtn_unet", 0, ["p1"], rng, **facts)
+    (method,) = read_methods([tmp_path])
+    assert comparable(method, "mtn").startswith(expected)
+
+
+def test_every_row_of_paper_b_is_answered(methods):
+    answered = fidelity(methods)
+    published = paper_values()
+    wanted = published[published["experiment"].isin(["mtn_unet", "mtn_uncertainty"])]
+    assert len(answered) == len(wanted)
+    assert answered["ours"].notna().all()

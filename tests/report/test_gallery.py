@@ -1,0 +1,52 @@
+"""Which cases are shown, and that their windows hold the heart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cardiac_mtl.report.gallery import choose, read, to_keep
+
+
+def cases(*dice):
+    return pd.DataFrame(
+        {
+            "case_id": [f"c{k}" for k in range(len(dice))],
+            "patient_id": [f"p{k // 2}" for k in range(len(dice))],
+            "dice": dice,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("dice", "expected"),
+    [
+        ((0.5, 0.9, 0.7, 0.8, 0.1), {"best": "c1", "median": "c2", "worst": "c4"}),
+        ((0.5, 0.9), {"best": "c1", "worst": "c0"}),
+        ((0.5,), {"best": "c0"}),
+        ((), {}),
+        ((np.nan, 0.4, 0.0), {"best": "c1", "worst": "c2"}),
+    ],
+)
+def test_best_median_and_worst(dice, expected):
+    assert choose(cases(*dice)) == expected
+
+
+def test_all_phases_of_a_chosen_patient_are_kept():
+    assert to_keep(cases(0.9, 0.8, 0.7, 0.6, 0.5, 0.1, 0.55, 0.56)) == [
+        "c0", "c1", "c2", "c3", "c4", "c5"
+    ]  # fmt: skip
+
+
+def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
+    folder = runs / "mtn_unet/fold0/gallery"
+    windows = [read(path) for path in sorted(folder.glob("*.npz"))]
+    assert {w.image.dtype for w in windows} == {np.dtype(np.uint8)}
+    patients = {path.name.partition("_")[0] for path in folder.glob("*.npz")}
+    for patient in patients:
+        shapes = {read(path).image.shape for path in folder.glob(f"{patient}_*.npz")}
+        assert len(shapes) == 1
+    for window in windows:
+        assert (window.reference > 0).any()
+        assert (window.predicted > 0).any()
+        assert not (window.reference[:, 0] > 0).any()
+    assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
