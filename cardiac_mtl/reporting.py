@@ -308,26 +308,44 @@ def _sections(methods: Sequence[Method], columns: Sequence[str]) -> list[Section
         Section(
             "strata",
             "Strata",
-            "The same measures within groups of patients.",
-            table(
-                "strata",
-                "By group",
-                "As in the table of results; small groups have wide intervals.",
-                analysis.strata(methods, columns),
-                layout.strata_shown,
-            ),
+            "The same measures within groups of patients, and of slices.",
+            [
+                *table(
+                    "strata",
+                    "Volumes by group",
+                    "As in the table of results; small groups have wide intervals.",
+                    analysis.strata(methods, columns),
+                    layout.strata_shown,
+                ),
+                *table(
+                    "regions",
+                    "Slices by region",
+                    "In plane, over slices: not the Dice of volumes. Slices whose reference is "
+                    "without the label count where something was found in them.",
+                    analysis.regions(methods),
+                    layout.strata_shown,
+                ),
+            ],
         ),
         Section(
             "consistency",
             "Mask against regression",
             "Where a method predicts the area twice, the disagreement of both is a quality flag "
             "that needs no reference.",
-            table(
-                "consistency",
-                f"Finding slices with Dice below {analysis.BAD_DICE}",
-                "AUC of |segmented - regressed| over the larger of both; 0.5 is chance.",
-                analysis.consistency(methods),
-            ),
+            [
+                *table(
+                    "consistency",
+                    f"Finding slices with Dice below {analysis.BAD_DICE}",
+                    "AUC of |segmented - regressed| over the larger of both; 0.5 is chance.",
+                    analysis.consistency(methods),
+                ),
+                *table(
+                    "suspects",
+                    "Cases to look at first",
+                    "Mean of the same over the slices of a case, 0 to 1, largest first.",
+                    analysis.suspects(methods),
+                ),
+            ],
         ),
         Section(
             "classification",

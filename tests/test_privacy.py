@@ -68,6 +68,8 @@ def test_no_run_directory_no_report_no_log_and_no_wandb_file_names_a_patient(
     for run in (tmp_path / "runs" / "mtn_uncertainty" / "lvsc").iterdir():
         assert main(["test", "--run", str(run)]) == 0
         assert main(["audit", "--run", str(run)]) == 0
+    report = tmp_path / "report"
+    assert main(["report", str(tmp_path / "runs"), "--output", str(report)]) == 0
     study = clinic / "Training" / "Mustermann_Erika"
     out = tmp_path / "out"
     main(["predict", "--run", str(run), "--input", str(study), "--output", str(out)])
@@ -77,6 +79,8 @@ def test_no_run_directory_no_report_no_log_and_no_wandb_file_names_a_patient(
     assert leaks(tmp_path / "runs") == []
     assert leaks(tmp_path / "cache") == []
     assert leaks(out) == []
+    assert leaks(report) == []
+    assert (report / "index.html").is_file()
     assert len(list((tmp_path / "runs").rglob("*.wandb"))) == 2  # one a fit
 
 

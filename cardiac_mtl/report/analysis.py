@@ -130,6 +130,25 @@ def areas(methods: Sequence[Method]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def regions(methods: Sequence[Method]) -> pd.DataFrame:
+    """Average the in-plane measures of slices by region: base and apex are where networks fail."""
+    rows = []
+    for method in methods:
+        for label, of_label in method.slices.groupby("label", sort=False):
+            for region in ("basal", "mid", "apical", ""):
+                chosen = of_label[of_label["region"] == region]
+                if len(chosen):
+                    spread = {k: v for m in COMPARED for k, v in _spread(chosen, m).items()}
+                    name = region or "without the label"
+                    rows.append(
+                        {"method": method.name, "label": label, "region": name}
+                        | _counts(chosen)
+                        | spread
+                        | {"protocol": method.protocol}
+                    )
+    return pd.DataFrame(rows)
+
+
 def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     """Test every pair of methods on the cases that both have.
 
@@ -238,6 +257,32 @@ def consistency(methods: Sequence[Method]) -> pd.DataFrame:
                 "auc": curve.area,
             }
         )
+    return pd.DataFrame(rows)
+
+
+def suspects(methods: Sequence[Method], count: int = 10) -> pd.DataFrame:
+    """List the cases whose branches disagree most; whoever has no reference looks at these first.
+
+    Args:
+        methods: those that predict the area twice.
+        count: of cases of each method.
+    """
+    rows = []
+    for method in methods:
+        slices = method.slices[method.slices["area_disagreement_mm2"].notna()]
+        if slices.empty:
+            continue
+        flag = pd.Series(disagreement(slices), index=slices.index).groupby(slices["case_id"]).mean()
+        dice = method.cases.groupby("case_id")["dice"].mean()
+        rows += [
+            {
+                "method": method.name,
+                "case": case,
+                "disagreement": value,
+                "volume Dice": dice[str(case)],
+            }
+            for case, value in flag.sort_values(ascending=False).head(count).items()
+        ]
     return pd.DataFrame(rows)
 
 

@@ -35,9 +35,10 @@ def headline_shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def strata_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay strata out."""
-    shown = table[["method", "column", "value", "label", "patients"]].copy()
-    shown["volumes (missed / false / empty)"] = _failures(table)
+    """Lay strata, or regions, out."""
+    groups = [name for name in ("column", "value", "region") if name in table]
+    shown = table[["method", *groups, "label", "patients"]].copy()
+    shown["n (missed / false / empty)"] = _failures(table)
     for measure in COMPARED:
         shown[MEASURES[measure]] = _with_interval(table, measure, 2 if "mm" in measure else 3)
     return _marked(shown, table)

@@ -109,3 +109,21 @@ def test_every_row_of_paper_b_is_answered(methods):
     wanted = published[published["experiment"].isin(["mtn_unet", "mtn_uncertainty"])]
     assert len(answered) == len(wanted)
     assert answered["ours"].notna().all()
+
+
+def test_slices_are_averaged_by_region(methods):
+    table = analysis.regions([methods[1]]).set_index("region")
+    slices = methods[1].slices
+    apical = slices[slices["region"] == "apical"]
+    assert table.loc["apical", "dice_mean"] == pytest.approx(apical["dice"].mean())
+    assert table.loc["apical", "n"] == len(apical)
+
+
+def test_cases_whose_branches_disagree_most_come_first(methods):
+    table = analysis.suspects(methods, count=4)
+    assert set(table["method"]) == {methods[0].name}
+    assert len(table) == 4
+    assert table["disagreement"].is_monotonic_decreasing
+    slices = methods[0].slices
+    chosen = slices[slices["case_id"] == table["case"][0]]
+    assert table["disagreement"][0] == pytest.approx(analysis.disagreement(chosen).mean())
