@@ -92,12 +92,12 @@ def comparable(method: Method, paper: str) -> str:
     """Say whether the values of a method may be held against a paper's."""
     identities = [run.identity for run in method.runs]
     if any(identity.get("phantom") for identity in identities):
-        return "not comparable: phantom hearts"
+        return "no: phantom hearts"
     if any(identity.get("layout") != LAYOUT.get(paper, "") for identity in identities):
-        return "not comparable: other patients than the paper's"
+        return "no: other patients"
     if method.protocol == HONEST:
-        return "same data set; the paper selected on test" if paper == "mtn" else "same data set"
-    return "same data set and protocol"
+        return "same data; the paper selected on test" if paper == "mtn" else "same data"
+    return "same data and protocol"
 
 
 def _experiment(method: Method) -> str:

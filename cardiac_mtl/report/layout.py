@@ -127,6 +127,7 @@ def protocol_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown = table.drop(columns=["command", "run_id"])
     for column in ("split_sha256", "git_commit"):
         shown[column] = shown[column].astype(str).str[:10]
+    shown["started_at"] = shown["started_at"].astype(str).str[:10]
     known = [name for name in shown if (shown[name].astype(str) != "").any()]
     return numbers_shown(shown[known])
 

@@ -22,8 +22,8 @@ from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method, in_words
 from cardiac_mtl.report.plots import Picture
 
-_INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=,) (?=[-+\d][^]]*\])")
-"""Spaces of `1.0 ± 0.2 [0.9, 1.1]` at which a line must not break."""
+_INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=/) | (?=/)|(?<=,) (?=[-+\d][^]]*\])")
+"""Spaces of `1.0 ± 0.2 [0.9, 1.1]` and `35 (0 / 0 / 0)` at which a line must not break."""
 
 
 @dataclass(frozen=True)

@@ -95,6 +95,13 @@ def _panels(
     return figure, axes[:count]
 
 
+def _legend(figure: Figure, ax: Axes) -> None:
+    """Put the legend above the panels, where it hides nothing."""
+    handles, names = ax.get_legend_handles_labels()
+    columns = max(1, round(figure.get_figwidth() / 2.4))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=8)
+
+
 def _labels_of(methods: Sequence[Method]) -> list[str]:
     found = pd.concat([method.cases["label"] for method in methods])
     return [str(label) for label in found.unique()]
@@ -118,7 +125,7 @@ def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
         for ax, measure in zip(axes, shown, strict=True):
             _grouped_boxes(ax, groups, measure, methods)
             ax.set_ylabel(MEASURES[measure])
-        axes[0].legend(fontsize=8, loc="lower left")
+        _legend(figure, axes[0])
         medians = "; ".join(
             f"{method.name}, all phases, median Dice {cases[-1]['dice'].median():.3f}"
             for method, cases in zip(
@@ -170,7 +177,7 @@ def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Pictu
             ax.set_xticks(range(len(phases)), phases)
             ax.set_xlim(-0.6, len(phases) - 0.4)
             ax.set_ylabel(MEASURES[measure])
-        axes[0].legend(fontsize=8)
+        _legend(figure, axes[0])
         yield Picture(
             _file("intervals", label),
             f"Means with intervals: {label}",
@@ -220,7 +227,7 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
             ax.set_xticks(range(len(regions)), regions)
             ax.set_title(f"phases: {phase}", fontsize=9)
             ax.set_ylabel("|area error| mm²")
-        axes[0].legend(fontsize=7)
+        _legend(figure, axes[0])
         yield Picture(
             _file("area_errors", label),
             f"Area errors by region: {label}",

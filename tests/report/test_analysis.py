@@ -87,12 +87,12 @@ def test_classes_are_scored_each_as_the_positive_one(methods):
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
-        ({"layout": "lvsc", "phantom": True}, "not comparable: phantom hearts"),
-        ({"layout": "manifest", "phantom": False}, "not comparable: other patients"),
-        ({"layout": "lvsc", "phantom": False}, "same data set; the paper selected on test"),
+        ({"layout": "lvsc", "phantom": True}, "no: phantom hearts"),
+        ({"layout": "manifest", "phantom": False}, "no: other patients"),
+        ({"layout": "lvsc", "phantom": False}, "same data; the paper selected on test"),
         (
             {"layout": "lvsc", "phantom": False, "protocol": "paper_optimistic"},
-            "same data set and protocol",
+            "same data and protocol",
         ),
     ],
 )

@@ -44,7 +44,7 @@ def test_pairs_are_tested_on_patients(report):
 def test_values_of_papers_are_marked_as_not_comparable(report):
     papers = table(report, "papers")
     assert set(papers["paper"]) == {"mtn"}
-    assert papers["comparable"].str.startswith("not comparable").all()
+    assert papers["comparable"].str.startswith("no: ").all()
     quantity = "myocardium ED dice mean"
     row = papers[(papers["quantity"] == quantity) & (papers["row"] == "MTN")].iloc[0]
     assert row["paper_value"] == 0.837
