@@ -13,6 +13,7 @@ COMMANDS = {
     "validate": ("cardiac_mtl.training", "score a run on its validation patients"),
     "test": ("cardiac_mtl.training", "score a run on its test patients: rows, table, pictures"),
     "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
+    "cv": ("cardiac_mtl.crossval", "every fold and seed of one or several experiments, reported"),
     "evaluate": ("cardiac_mtl.mask_scoring", "score masks of any tool into the same rows"),
     "report": ("cardiac_mtl.reporting", "tables, figures and one page from any number of runs"),
     "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),

@@ -1,7 +1,7 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -51,8 +51,13 @@ from cardiac_mtl.testing import TestOutputs
 from data_modules.base import CardiacDataModule
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run `fit`, `validate` or `test`."""
+def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None) -> int:
+    """Run `fit`, `validate` or `test`.
+
+    Args:
+        arguments: the command and its options.
+        announce: told the run directory once `fit` has made it.
+    """
     _refuse_shadowed_package()
     keep_freed_memory()
     quiet_libraries()
@@ -60,7 +65,7 @@ def run(arguments: Sequence[str]) -> int:
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
         words, run_directory = _words_of_run(words)
     try:
-        CardiacCLI(resolve_configs(words), run_directory)
+        CardiacCLI(resolve_configs(words), run_directory, announce)
     except ValueError as error:
         raise user_error_behind(error) or error from error
     finally:
@@ -80,12 +85,19 @@ class CardiacCLI(LightningCLI):
     Args:
         words: of the command line, after `cardiac-mtl`.
         run_directory: of an existing run, for `validate` and `test`; `fit` makes its own.
+        announce: told the run directory once `fit` has made it.
     """
 
     model: Paper
     datamodule: CardiacDataModule
 
-    def __init__(self, words: list[str], run_directory: Path | None) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        run_directory: Path | None,
+        announce: Callable[[Path], None] | None = None,
+    ) -> None:
+        self.announce = announce
         self.experiment = _experiment_name(words)
         self.run_directory = run_directory or Path()
         super().__init__(
@@ -176,6 +188,8 @@ class CardiacCLI(LightningCLI):
         )
         self.datamodule.save_splits(self.run_directory / "splits.json")
         self._note(status="running", precision=self.trainer.precision)
+        if self.announce is not None:
+            self.announce(self.run_directory)
         self._introduce()
 
     def after_fit(self) -> None:

@@ -1,0 +1,140 @@
+"""`cv`: every job once, what is finished never again, what was lost again; one report."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from filelock import FileLock
+
+from cardiac_mtl.cli import main
+from cardiac_mtl.crossval import LOST, RUNNING, Job, plan
+
+
+def words(hearts, root, *more):
+    return [
+        "cv", "--config", "mtn_uncertainty,mtn_unet", "--config", "manifest", "--config", "debug",
+        "--data.root", str(hearts), "--trainer.accelerator", "cpu", "--folds", "2",
+        "--run_root", str(root), *more,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study(hearts, tmp_path_factory):
+    root = tmp_path_factory.mktemp("study") / "runs"
+    assert main(words(hearts, root, "--jobs", "2")) == 0
+    (ledger,) = (root / "cv").iterdir()
+    return root, ledger
+
+
+@pytest.mark.slow
+def test_a_grid_shares_its_folds_and_ends_in_one_report(study):
+    root, ledger = study
+    states = [json.loads(path.read_text()) for path in sorted(ledger.glob("*.json"))]
+    assert [state["state"] for state in states] == ["finished"] * 4
+    identities = [json.loads(path.read_text()) for path in root.rglob("run.json")]
+    assert len(identities) == 4
+    assert len({identity["split_sha256"] for identity in identities}) == 1
+    results = pd.read_csv(ledger / "report/tables/results.csv")
+    assert results["method"].unique().tolist() == ["mtn_uncertainty", "mtn_unet"]
+    assert set(results.loc[results["phase"] == "all", "patients"]) == {6}
+    comparisons = pd.read_csv(ledger / "report/tables/comparisons.csv")
+    assert set(comparisons["patients"]) == {6}
+
+
+@pytest.mark.slow
+def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys):
+    root, ledger = study
+    path = next(iter(sorted(ledger.glob("*.json"))))
+    lost = json.loads(path.read_text()) | {"state": RUNNING}
+    path.write_text(json.dumps(lost))  # as a killed process leaves it: nobody holds the lock
+    assert main(words(hearts, root, "--status")) == 0
+    assert "3 finished, 1 lost" in capsys.readouterr().out
+    assert main(words(hearts, root)) == 0
+    shown = capsys.readouterr().out
+    assert shown.count("started ") == 1
+    assert "4 finished" in shown
+    assert len(list(root.rglob("run.json"))) == 5
+
+
+def test_another_configuration_is_another_study(hearts, tmp_path):
+    config = ["mtn_unet", "manifest"]
+    one = plan(config, 2, [0], tmp_path, ["--data.root", str(hearts)])
+    for other in (
+        plan(config, 3, [0], tmp_path, ["--data.root", str(hearts)]),
+        plan(config, 2, [0], tmp_path, ["--data.root", "elsewhere"]),
+        plan([*config, "debug"], 2, [0], tmp_path, ["--data.root", str(hearts)]),
+    ):
+        assert other[0].ledger != one[0].ledger
+    more = plan(config, 2, [0, 1], tmp_path, ["--data.root", str(hearts)])
+    assert more[0].ledger == one[0].ledger  # further seeds go on with the same study
+    assert [job.name for job in more] == [
+        "mtn_unet-fold0-seed0", "mtn_unet-fold1-seed0", "mtn_unet-fold0-seed1",
+        "mtn_unet-fold1-seed1",
+    ]  # fmt: skip
+
+
+def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys):
+    more = ["--data.val_fraction", "0.9"]
+    assert main([*words(hearts, tmp_path), *more]) == 1
+    shown = capsys.readouterr().out
+    assert shown.count("failed mtn_") == 4
+    assert "4 failed" in shown
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--folds", "1"], "--folds"),
+        (["--seeds", "a"], "--seeds"),
+        (["--data.fold", "1"], "given to each run"),
+        (["--config", "nowhere"], "nowhere"),
+    ],
+)
+def test_what_makes_no_study_is_one_line(tmp_path, capsys, more, message):
+    given = ["cv", "--config", "mtn_unet", "--run_root", str(tmp_path / "runs"), *more]
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_two_at_one_study_are_one_too_many(tmp_path):
+    (job, _) = plan(["mtn_unet"], 2, [0], tmp_path, [])
+    job.ledger.mkdir(parents=True)
+    with FileLock(job.ledger / ".study.lock"):
+        code = f"""
+import sys
+from cardiac_mtl.cli import main
+sys.exit(main(["cv", "--config", "mtn_unet", "--folds", "2", "--run_root", {str(tmp_path)!r}]))
+"""
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert "another `cv` runs this study" in done.stderr
+
+
+def test_a_job_whose_process_was_killed_is_lost(tmp_path):
+    job = Job(tmp_path, "mtn_unet", 0, 0, ())
+    code = f"""
+import time
+from pathlib import Path
+from cardiac_mtl.crossval import RUNNING, Job
+job = Job(Path({str(tmp_path)!r}), "mtn_unet", 0, 0, ())
+with job.lock:
+    job.write(state=RUNNING)
+    print("held", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    assert job.state()["state"] == RUNNING
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert job.state()["state"] == LOST
