@@ -29,6 +29,7 @@ from cardiac_mtl.runs import CONFIG, METRICS, now, read_identity
 
 FINISHED, RUNNING, FAILED, LOST, WAITING = "finished", "running", "failed", "lost", "waiting"
 _POLL_SECONDS = 0.2
+_PATIENCE_SECONDS = 20
 _OURS = ("--data.fold", "--seed_everything", "--experiment", "--run_root")
 
 
@@ -113,9 +114,11 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(
             "another `cv` runs this study", where=str(ledger), fix="wait for it, or use --status"
         ) from error
+    before = signal.signal(signal.SIGTERM, _stop)
     try:
         run_locally([job for job in jobs if job.state()["state"] != FINISHED], options.jobs)
     finally:
+        signal.signal(signal.SIGTERM, before)
         study.release()
     say(table(jobs))
     runs = [job.state().get("run") for job in jobs if job.state()["state"] == FINISHED]
@@ -187,10 +190,24 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
                 del running[job]
                 _tell(job)
     finally:  # Ctrl-C too: the jobs are lost, and run again next time
-        for process in running.values():
-            process.send_signal(signal.SIGINT)
-        for process in running.values():
+        _end(list(running.values()))
+
+
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End what still runs: in good order first, by force where that takes too long."""
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        try:
+            process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
             process.wait()
+
+
+def _stop(*_: object) -> None:
+    """End as Ctrl-C does: the jobs are ended too, where a plain end would leave them behind."""
+    raise KeyboardInterrupt
 
 
 def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
@@ -222,6 +239,8 @@ def work(described: str) -> int:
     job = Job(Path(given.pop("ledger")), words=tuple(given.pop("words")), **given)
     facts: dict[str, Any] = {"node": socket.gethostname(), "pid": os.getpid(), "started_at": now()}
     with job.lock:
+        if job.state()["state"] == FINISHED:  # by the process that held the lock till now
+            return 0
         job.write(state=RUNNING, **facts)
 
         def note(run_directory: Path) -> None:

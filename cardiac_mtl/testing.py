@@ -1,6 +1,8 @@
 """What `test` leaves in the run directory: rows, table, pictures."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ from typing_extensions import override
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
-from cardiac_mtl.evaluation.rows import score, write_csv
+from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, overlay
 from cardiac_mtl.report.gallery import FOLDER, write_gallery
 from cardiac_mtl.report.tables import summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
+from data_modules.parallel import parallel_map
 
 
 class TestOutputs(Callback):
@@ -57,15 +60,17 @@ class TestOutputs(Callback):
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
         cases = [_postprocessed(case, pl_module) for case in self.collector.cases()]
-        frames = score(cases, data.case_table, data.labels, data.index_names, self.protocol)
-        table = summary(frames.cases, frames.slices)
-        for name, frame in (*frames._asdict().items(), ("table", table)):
+        table = data.case_table
+        one = partial(_score, cases, table, data)
+        frames = assemble(parallel_map(one, range(len(cases)), "scoring"), self.protocol)
+        results = summary(frames.cases, frames.slices)
+        for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
-        (self.run / "table.md").write_text(to_markdown(table), encoding="utf-8")
-        names = [(str(data.case_table.iloc[case.row]["case_id"]), case) for case in cases]
+        (self.run / "table.md").write_text(to_markdown(results), encoding="utf-8")
+        names = [(str(table.iloc[case.row]["case_id"]), case) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)
-        pictures = self._draw(cases, frames.cases, data.case_table)
-        say(to_text(table))
+        pictures = self._draw(names, frames.cases)
+        say(to_text(results))
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
         for picture in pictures:
@@ -73,7 +78,7 @@ class TestOutputs(Callback):
         say(f"next: cardiac-mtl report {self.run} --output {self.run / 'report'}")
 
     def _draw(
-        self, cases: list[CollectedCase], volumes: pd.DataFrame, table: pd.DataFrame
+        self, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame
     ) -> list[Path]:
         """Draw the curves and one overlay a case; return the pictures."""
         folder = self.run / "figures"
@@ -82,20 +87,38 @@ class TestOutputs(Callback):
         if (self.run / METRICS).is_file():
             pictures.append(folder / "curves.png")
             curves(pictures[0], pd.read_csv(self.run / METRICS))
-        mean_dice = volumes.groupby("case_id")["dice"].mean()
-        for case in cases:
-            case_id = str(table.iloc[case.row]["case_id"])
-            pictures.append(folder / f"{case_id}.png")
-            overlay(
-                pictures[-1],
-                case.image,
-                case.reference,
-                case.predicted,
-                case.spacing,
-                title=_title(case_id, mean_dice.get(case_id)),
-                subtitle="" if self.protocol == HONEST else "selected on test: optimistic",
-            )
-        return pictures
+        mean = volumes.groupby("case_id")["dice"].mean()
+        dice = {str(name): float(value) for name, value in mean.items()}
+        subtitle = "" if self.protocol == HONEST else "selected on test: optimistic"
+        draw = partial(_overlay, folder, names, dice, subtitle)
+        return [*pictures, *parallel_map(draw, range(len(names)), "drawing")]
+
+
+def _score(
+    cases: Sequence[CollectedCase], table: pd.DataFrame, data: CardiacDataModule, k: int
+) -> CaseRows:
+    return score_case(cases[k], table.iloc[cases[k].row], data.labels, data.index_names)
+
+
+def _overlay(
+    folder: Path,
+    names: Sequence[tuple[str, CollectedCase]],
+    dice: Mapping[str, float],
+    subtitle: str,
+    k: int,
+) -> Path:
+    name, case = names[k]
+    picture = folder / f"{name}.png"
+    overlay(
+        picture,
+        case.image,
+        case.reference,
+        case.predicted,
+        case.spacing,
+        title=_title(name, dice.get(name)),
+        subtitle=subtitle,
+    )
+    return picture
 
 
 def _title(case_id: str, dice: float | None) -> str:

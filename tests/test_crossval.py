@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pandas as pd
 import pytest
@@ -14,9 +15,9 @@ from cardiac_mtl.cli import main
 from cardiac_mtl.crossval import LOST, RUNNING, Job, plan
 
 
-def words(hearts, root, *more):
+def words(hearts, root, *more, experiments="mtn_uncertainty,mtn_unet"):
     return [
-        "cv", "--config", "mtn_uncertainty,mtn_unet", "--config", "manifest", "--config", "debug",
+        "cv", "--config", experiments, "--config", "manifest", "--config", "debug",
         "--data.root", str(hearts), "--trainer.accelerator", "cpu", "--folds", "2",
         "--run_root", str(root), *more,
     ]  # fmt: skip
@@ -79,10 +80,10 @@ def test_another_configuration_is_another_study(hearts, tmp_path):
 
 def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys):
     more = ["--data.val_fraction", "0.9"]
-    assert main([*words(hearts, tmp_path), *more]) == 1
+    assert main(words(hearts, tmp_path, "--jobs", "2", *more, experiments="mtn_unet")) == 1
     shown = capsys.readouterr().out
-    assert shown.count("failed mtn_") == 4
-    assert "4 failed" in shown
+    assert shown.count("failed mtn_unet") == 2
+    assert "2 failed" in shown
 
 
 @pytest.mark.parametrize(
@@ -137,4 +138,32 @@ with job.lock:
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()
+    assert job.state()["state"] == LOST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
+    code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
+    more = ["--trainer.max_epochs", "500", "--trainer.limit_train_batches", "1.0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words(hearts, tmp_path, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout.readline().startswith("started ")
+    (ledger,) = (tmp_path / "cv").iterdir()
+    deadline = time.monotonic() + 60
+    while not list(ledger.glob("*.json")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    (path,) = ledger.glob("*.json")
+    pid = json.loads(path.read_text())["pid"]
+    process.send_signal(sign)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in output
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    job = Job(ledger, path.stem.partition("-")[0], 0, 0, ())
     assert job.state()["state"] == LOST
