@@ -11,7 +11,7 @@ from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report import analysis, fidelity, layout
+from cardiac_mtl.report import analysis, fidelity, layout, quantities
 from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, Section, write_page
@@ -292,14 +292,14 @@ def _sections(methods: Sequence[Method], columns: Sequence[str]) -> list[Section
                     "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
                     "random, absolute agreement, single measure. Areas of the slices of a patient "
                     "are not independent.",
-                    analysis.agreement(methods),
+                    quantities.agreement(methods),
                     layout.agreement_shown,
                 ),
                 *table(
                     "flags",
                     "Impossible or suspicious function",
                     "Nothing is clipped or left out.",
-                    analysis.function_flags(methods),
+                    quantities.function_flags(methods),
                     layout.function_shown,
                 ),
             ],

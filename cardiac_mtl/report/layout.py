@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cardiac_mtl.report.analysis import COMPARED, FUNCTION, MEASURES
+from cardiac_mtl.report.analysis import COMPARED, MEASURES
+from cardiac_mtl.report.quantities import FUNCTION
 
 
 @dataclass(frozen=True)

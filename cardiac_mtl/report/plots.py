@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 
 from cardiac_mtl.metrics.agreement import bland_altman, pearson
 from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
-from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of, quantities
+from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.quantities import quantities
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
