@@ -160,7 +160,8 @@ class CardiacDataModule(LightningDataModule):
     @property
     def is_phantom(self) -> bool:
         """Whether the data are phantom hearts."""
-        return self.root is None or (self.root / PHANTOM).is_file()
+        # the second: phantoms of earlier versions had no mark, but their truth beside them
+        return self.root is None or any((self.root / n).is_file() for n in (PHANTOM, "truth.csv"))
 
     @property
     def selection_part(self) -> str:

@@ -15,6 +15,8 @@ from cardiac_mtl.report.methods import Method
 
 LAYOUT = {"mtn": "lvsc", "weak_transfer": "mscmr"}
 """Layout of each paper's data set that researchers can get; the others are private."""
+PATIENTS = {"mtn": 97}
+"""Of the published tables."""
 _VOLUMES = {
     "dice": "dice",
     "jaccard": "jaccard",
@@ -95,9 +97,11 @@ def comparable(method: Method, paper: str) -> str:
         return "no: phantom hearts"
     if any(identity.get("layout") != LAYOUT.get(paper, "") for identity in identities):
         return "no: other patients"
-    if method.protocol == HONEST:
-        return "same data; the paper selected on test" if paper == "mtn" else "same data"
-    return "same data and protocol"
+    count = method.cases["patient_id"].nunique()
+    if count != PATIENTS.get(paper, count):
+        return f"no: {count} of {PATIENTS[paper]} patients"
+    same = f"by layout and count, if these are the {LAYOUT[paper]} patients"
+    return same if method.protocol != HONEST else f"{same}; the paper selected on test"
 
 
 def _experiment(method: Method) -> str:

@@ -216,3 +216,5 @@ def test_phantoms_know_that_they_are(hearts, root):
     assert ManifestDataModule(hearts).is_phantom
     assert ManifestDataModule().is_phantom
     assert not ManifestDataModule(root).is_phantom
+    (root / "truth.csv").touch()  # all that phantoms of earlier versions had
+    assert ManifestDataModule(root).is_phantom

@@ -1,5 +1,7 @@
 """The tables of a report against pandas, scikit-learn and hand-made rows."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -89,11 +91,7 @@ def test_classes_are_scored_each_as_the_positive_one(methods):
     [
         ({"layout": "lvsc", "phantom": True}, "no: phantom hearts"),
         ({"layout": "manifest", "phantom": False}, "no: other patients"),
-        ({"layout": "lvsc", "phantom": False}, "same data; the paper selected on test"),
-        (
-            {"layout": "lvsc", "phantom": False, "protocol": "paper_optimistic"},
-            "same data and protocol",
-        ),
+        ({"layout": "lvsc", "phantom": False}, "no: 1 of 97 patients"),
     ],
 )
 def test_what_may_be_held_against_a_paper(write_run, tmp_path, facts, expected):
@@ -101,6 +99,22 @@ def test_what_may_be_held_against_a_paper(write_run, tmp_path, facts, expected):
     write_run(tmp_path / "run", "mtn_unet", 0, ["p1"], rng, **facts)
     (method,) = read_methods([tmp_path])
     assert comparable(method, "mtn").startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        ("honest", "by layout and count, if these are the lvsc patients; the paper selected on"),
+        ("paper_optimistic", "by layout and count, if these are the lvsc patients"),
+    ],
+)
+def test_all_patients_of_a_layout_may_be_those_of_the_paper(methods, protocol, expected):
+    facts = {**methods[1].runs[0].identity, "layout": "lvsc", "protocol": protocol}
+    run = dataclasses.replace(methods[1].runs[0], identity=facts)
+    cases = pd.DataFrame({"patient_id": [f"p{k}" for k in range(97)]})
+    method = changed(Method("mtn_unet", [run]), cases=cases)
+    assert comparable(method, "mtn").startswith(expected)
+    assert ("selected" in comparable(method, "mtn")) == (protocol == "honest")
 
 
 def test_every_row_of_paper_b_is_answered(methods):
