@@ -20,7 +20,8 @@ def test_a_command_of_ours(line):
     assert words[1] in COMMANDS
     for word, following in pairwise(words):
         if word == "--config":
-            find_config(following)
+            for name in following.split(","):  # a grid of experiments, for `cv`
+                find_config(name)
 
 
 @pytest.mark.parametrize("line", [x for x in LINES if re.match(r"make \w", x)])
