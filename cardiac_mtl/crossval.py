@@ -114,11 +114,13 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(
             "another `cv` runs this study", where=str(ledger), fix="wait for it, or use --status"
         ) from error
-    before = signal.signal(signal.SIGTERM, _stop)
+    # a script that starts us in the background has us ignore Ctrl-C, unless we say otherwise
+    before = {sign: signal.signal(sign, _stop) for sign in (signal.SIGINT, signal.SIGTERM)}
     try:
         run_locally([job for job in jobs if job.state()["state"] != FINISHED], options.jobs)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
         study.release()
     say(table(jobs))
     runs = [job.state().get("run") for job in jobs if job.state()["state"] == FINISHED]
