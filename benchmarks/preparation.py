@@ -27,6 +27,7 @@ from PIL import Image
 
 from benchmarks.common import paired, ratios, write
 from cardiac_mtl.console import quiet_libraries
+from cardiac_mtl.memory import leave_imports_to_rest
 from data_modules.stacom import StacomDataModule
 from data_modules.store import PreparedStore
 
@@ -49,6 +50,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     quiet_libraries()
+    leave_imports_to_rest()  # as `fit` does
     with tempfile.TemporaryDirectory() as folder:
         some, cache = Path(folder) / "some", Path(folder) / "cache"
         for patient in sorted((options.root / "Training").iterdir())[: options.patients]:

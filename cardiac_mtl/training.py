@@ -25,7 +25,7 @@ from cardiac_mtl.configuration import (
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.memory import keep_freed_memory
+from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.precision import suited_precision
 from cardiac_mtl.runs import (
@@ -60,6 +60,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     """
     _refuse_shadowed_package()
     keep_freed_memory()
+    leave_imports_to_rest()
     quiet_libraries()
     words, run_directory = list(arguments), None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):

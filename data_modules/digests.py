@@ -3,7 +3,7 @@
 import hashlib
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -14,34 +14,37 @@ MEMORY = "digests.sqlite"
 _SCHEMA = "CREATE TABLE IF NOT EXISTS files (stamp TEXT PRIMARY KEY, content TEXT)"
 
 
-def digests(files: Sequence[Path], cache: Path) -> dict[Path, str]:
+def digests(files: Sequence[Path], cache: Path) -> list[str]:
     """Return a hash of the content of each file.
 
     Args:
-        files: all must be there.
+        files: all must be there; one may come several times.
         cache: folder that remembers what was read before.
 
     Returns:
-        40 hexadecimal digits a file, of SHA-1: it tells contents apart as well as SHA-256 where
-        nobody forges them, in less than half the time. A file whose size, time of change and
-        inode are those of last time is not read again, as git does it.
+        40 hexadecimal digits a file, in their order, of SHA-1: it tells contents apart as well as
+        SHA-256 where nobody forges them, in less than half the time. A file whose size, time of
+        change and inode are those of last time is not read again, as git does it.
     """
     here = os.getcwd()  # noqa: PTH109
-    stamps = {file: _stamp(file, here) for file in dict.fromkeys(files)}
+    stamps = [_stamp(str(file), here) for file in files]
     cache.mkdir(parents=True, exist_ok=True)
     with closing(_open(cache / MEMORY)) as memory:
         known = dict(memory.execute("SELECT stamp, content FROM files"))
-        found = {file: known.get(stamp) for file, stamp in stamps.items()}
-        new = [file for file, digest in found.items() if digest is None]
-        # a hundred at a time: handing one small file to a process takes as long as reading it
-        some = [new[first : first + 100] for first in range(0, len(new), 100)]
-        hashed = (digest for part in parallel_map(_contents, some, "comparing") for digest in part)
-        fresh = dict(zip(new, hashed, strict=True))
-        rows = [(stamps[file], digest) for file, digest in fresh.items()]
-        if rows:
+        new = {stamp: file for stamp, file in zip(stamps, files, strict=True) if stamp not in known}
+        if new:
+            fresh = dict(zip(new, _hashed(list(new.values())), strict=True))
+            known |= fresh
             with memory:
-                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", rows)
-    return {file: fresh.get(file) or found[file] or "" for file in stamps}
+                memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", fresh.items())
+    return [known[stamp] for stamp in stamps]
+
+
+def _hashed(files: Sequence[Path]) -> Iterator[str]:
+    # a hundred at a time: handing one small file to a process takes as long as reading it
+    some = [files[first : first + 100] for first in range(0, len(files), 100)]
+    for part in parallel_map(_contents, some, "comparing"):
+        yield from part
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -56,14 +59,14 @@ def _open(path: Path) -> sqlite3.Connection:
     return memory
 
 
-def _stamp(file: Path, here: str) -> str:
+def _stamp(path: str, here: str) -> str:
     """Return what changes when the file does; hashed, as a path may name a patient.
 
     Strings, as tens of thousands of files are asked for at each start.
     """
-    path = os.path.join(here, file)  # noqa: PTH118
     status = os.stat(path)  # noqa: PTH116
-    text = f"{path}\n{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    place = "" if path.startswith(os.sep) else here
+    text = f"{place}/{path}\n{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()
 
 

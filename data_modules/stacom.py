@@ -8,7 +8,6 @@ Access: Cardiac Atlas Project, by registration.
 
 import csv
 import hashlib
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -82,12 +81,12 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
 
 def _cases_of_patient(folder: Path) -> list[Case]:
     files: dict[int, dict[int, Path]] = defaultdict(dict)  # phase -> slice -> file
-    names = set(os.listdir(folder))  # noqa: PTH208 - paths for all of them would take longer
-    for name in names:
+    paths = {path.name: path for path in folder.iterdir()}
+    for name, path in paths.items():
         if name.startswith("."):  # `._*`, which macOS leaves in archives, would shadow images
             continue
         if found := _SHORT_AXIS.search(name):
-            files[int(found[2])][int(found[1])] = folder / name
+            files[int(found[2])][int(found[1])] = path
     if not files:
         return []
     order = _slice_order(files)
@@ -97,7 +96,7 @@ def _cases_of_patient(folder: Path) -> list[Case]:
             case_id=f"{patient}_ph{phase:02d}",
             patient_id=patient,
             image=(images := tuple(slices[n] for n in order if n in slices)),
-            mask=tuple(_mask_of(image, names) for image in images),
+            mask=tuple(paths.get(f"{image.name.removesuffix('.dcm')}.png") for image in images),
             phase=str(phase),
         )
         for phase, slices in sorted(files.items())
@@ -109,11 +108,6 @@ def _slice_order(files: dict[int, dict[int, Path]]) -> list[int]:
     one_each = {number: file for slices in files.values() for number, file in slices.items()}
     numbers = {file: number for number, file in one_each.items()}
     return [numbers[file] for file in order_by_position(sorted(numbers))]
-
-
-def _mask_of(image: Path, names: set[str]) -> Path | None:
-    mask = f"{image.name.removesuffix('.dcm')}.png"
-    return image.parent / mask if mask in names else None
 
 
 def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:

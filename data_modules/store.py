@@ -84,10 +84,11 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
     Returns:
         64 hexadecimal digits. The bytes of every file count, not its name or its date (P12).
     """
-    files = [file for case in cases for file in (*case.image, *case.mask) if file]
-    known = digests(files, cache)
+    known = iter(
+        digests([file for case in cases for file in (*case.image, *case.mask) if file], cache)
+    )
     content = [
-        [case.frame, [known[p] for p in case.image], [p and known[p] for p in case.mask]]
+        [case.frame, [next(known) for _ in case.image], [p and next(known) for p in case.mask]]
         for case in cases
     ]
     described = json.dumps([VERSION, dict(settings), content], sort_keys=True)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torchmetrics.functional.classification import (
     binary_auroc,
     binary_average_precision,
@@ -119,10 +120,9 @@ def roc(probability: Floats, label: Labels, positive: int = 1) -> Curve:
     Raises:
         ValueError: a labelled case has a probability that is NaN or outside [0, 1].
     """
-    score, truth = _labelled(probability, label, positive)
-    if not truth.any() or truth.all():
+    pair = _both_classes(probability, label, positive)
+    if pair is None:
         return _no_curve()
-    pair = torch.from_numpy(score), torch.from_numpy(truth).long()
     false_rate, true_rate, _ = binary_roc(*pair)
     return _curve(false_rate, true_rate, binary_auroc(*pair))
 
@@ -142,10 +142,9 @@ def precision_recall(probability: Floats, label: Labels, positive: int = 1) -> C
     Raises:
         ValueError: a labelled case has a probability that is NaN or outside [0, 1].
     """
-    score, truth = _labelled(probability, label, positive)
-    if not truth.any() or truth.all():
+    pair = _both_classes(probability, label, positive)
+    if pair is None:
         return _no_curve()
-    pair = torch.from_numpy(score), torch.from_numpy(truth).long()
     precision, recall, _ = binary_precision_recall_curve(*pair)
     return _curve(recall, precision, binary_average_precision(*pair))
 
@@ -183,6 +182,16 @@ def reliability(
     frequency = np.bincount(place, truth) / counts
     ece = float(np.average(np.abs(frequency - confidence), weights=counts))
     return Reliability(confidence, frequency, counts.astype(np.int64), ece)
+
+
+def _both_classes(
+    probability: Floats, label: Labels, positive: int
+) -> tuple[Tensor, Tensor] | None:
+    """Return scores and truth as torchmetrics wants them; None where a class is absent."""
+    score, truth = _labelled(probability, label, positive)
+    if not truth.any() or truth.all():
+        return None
+    return torch.from_numpy(score), torch.from_numpy(truth).long()
 
 
 def _labelled(

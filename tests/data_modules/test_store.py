@@ -150,9 +150,9 @@ def test_the_key_follows_content_and_not_names_or_dates(cases, tmp_path):
 def test_digests_are_remembered_and_a_damaged_memory_is_made_anew(tmp_path):
     file = tmp_path / "a"
     file.write_bytes(b"heart")
-    expected = {file: hashlib.sha1(b"heart").hexdigest()}
+    expected = [hashlib.sha1(b"heart").hexdigest()]
     assert digests([file], tmp_path / "cache") == expected
-    assert digests([file, file], tmp_path / "cache") == expected
+    assert digests([file, file], tmp_path / "cache") == expected * 2
     memory = tmp_path / "cache" / "digests.sqlite"
     assert b"/a" not in memory.read_bytes()
     memory.write_bytes(b"not a database, but long enough to look like one" * 50)
