@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
-from cardiac_mtl.errors import UserError
+from cardiac_mtl.errors import Stopped, UserError
 
 COMMANDS = {
     "fit": ("cardiac_mtl.training", "train an experiment, into a run directory of its own"),
@@ -31,7 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `cardiac-mtl`; the command line when absent.
 
     Returns:
-        The exit status: 0 done, 1 done and found wanting, 2 the user can mend it, 130 stopped.
+        The exit status: 0 done, 1 done and found wanting, 2 the user can mend it, 128 + the
+        number of the signal that stopped it.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
@@ -49,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"cardiac-mtl: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"cardiac-mtl: {stopped}; the same command goes on", file=sys.stderr)
+        return 128 + stopped.signal_number
     except KeyboardInterrupt:
         print("cardiac-mtl: stopped", file=sys.stderr)
         return 130

@@ -27,6 +27,7 @@ def quiet_libraries() -> None:
         ".*The number of training batches.*",
         ".*GPU available but not used.*",
         ".*LeafSpec.*",
+        ".*`srun` command is available.*",
         ".*exists and is not empty.*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -52,14 +53,27 @@ def progress() -> Callback:
 
 
 class EpochLines(Callback):
-    """One line an epoch: what was learned and how long it took."""
+    """One line an epoch: what was learned and how long it took.
+
+    Written as the next epoch begins: callbacks hear of the end of one before the paper has logged
+    its losses.
+    """
+
+    def __init__(self) -> None:
+        self._epoch: int | None = None
 
     @override
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started = time.monotonic()
+        self._write(trainer)
+        self._epoch, self._started = trainer.current_epoch, time.monotonic()
 
     @override
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write(trainer)
+
+    def _write(self, trainer: Trainer) -> None:
+        if self._epoch is None or not trainer.is_global_zero:
+            return
         shown = {
             name: float(value)
             for name, value in trainer.callback_metrics.items()
@@ -67,4 +81,4 @@ class EpochLines(Callback):
         }
         figures = "  ".join(f"{name} {value:.4g}" for name, value in sorted(shown.items()))
         seconds = time.monotonic() - self._started
-        say(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s")
+        say(f"epoch {self._epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s")

@@ -17,8 +17,7 @@ def suited_precision(precision: object, accelerator: object) -> object:
         precision: as configured for the trainer.
         accelerator: as configured for the trainer.
     """
-    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not _gpu())
-    if precision != "bf16-mixed" or not on_cpu or native_bf16():
+    if precision != "bf16-mixed" or on_gpu(accelerator) or native_bf16():
         return precision
     say("precision: 32-true in place of bf16-mixed, which this processor would have to emulate")
     return "32-true"
@@ -32,5 +31,11 @@ def native_bf16() -> bool:
     return found.get("architecture") != "x86_64" or any(found.get(name) for name in _NATIVE)
 
 
-def _gpu() -> bool:
-    return torch.cuda.is_available() or torch.backends.mps.is_available()
+def on_gpu(accelerator: object) -> bool:
+    """Say whether a trainer will use a graphics processor.
+
+    Args:
+        accelerator: as configured for the trainer.
+    """
+    found = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return accelerator not in {"cpu", "auto"} or (accelerator == "auto" and found)

@@ -37,28 +37,27 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that stand for a configuration.
 
     Args:
-        config: JSON-able once paths are written out.
+        config: JSON-able once paths are written out. Where runs are kept and who logs them does
+            not count: neither changes a number.
     """
-    text = json.dumps(config, sort_keys=True, default=str)
+    counted = {key: value for key, value in config.items() if key != "run_root"}
+    if "trainer" in counted:
+        counted["trainer"] = {k: v for k, v in counted["trainer"].items() if k != "logger"}
+    text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def new_run_directory(root: Path, experiment: str, data: str, fold_seed: str, digest: str) -> Path:
-    """Name the directory of a new run, without making it.
+def run_directory(root: Path, experiment: str, data: str, fold_seed: str, digest: str) -> Path:
+    """Name the directory of a run: one configuration, one directory, on every machine and rank.
 
     Args:
         root: `runs`.
         experiment: name of the experiment.
         data: name of the data set.
         fold_seed: `fold<k>-seed<s>`.
-        digest: of the configuration; a second run of one configuration gets a suffix.
-
-    Returns:
-        A path where nothing is yet.
+        digest: of the configuration.
     """
-    parent = root / _slug(experiment) / _slug(data) / fold_seed
-    names = [digest, *(f"{digest}-{n}" for n in range(2, 10_000))]
-    return next(parent / name for name in names if not (parent / name).exists())
+    return root / _slug(experiment) / _slug(data) / fold_seed / digest
 
 
 def find_run(path: Path) -> Path:

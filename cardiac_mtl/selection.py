@@ -9,9 +9,10 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from typing_extensions import override
 
-from cardiac_mtl.errors import UserError
+from cardiac_mtl.errors import Stopped, UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import BEST, LAST, PROVENANCE
+from data_modules.base import CardiacDataModule
 
 
 def refuse_dishonest_monitor(config: Namespace) -> None:
@@ -83,7 +84,12 @@ class Provenance(Callback):
         checkpoint[PROVENANCE] = dict(self.origin)
 
     @override
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data.share_seen()  # before the checkpoint of this epoch, which holds it
+
+    @override
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        self.ended("interrupted" if isinstance(exception, KeyboardInterrupt) else "failed")
+        self.ended("interrupted" if isinstance(exception, Stopped) else "failed")

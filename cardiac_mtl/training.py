@@ -10,7 +10,7 @@ import yaml
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from typing_extensions import override
 
 import cardiac_mtl
@@ -27,18 +27,22 @@ from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.precision import suited_precision
+from cardiac_mtl.precision import on_gpu, suited_precision
+from cardiac_mtl.resume import SeedEpochs, StopOnSignal, claim, last_whole_epoch, plugins
+from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
     BEST,
     CONFIG,
+    IDENTITY,
+    LAST,
     PROVENANCE,
     config_digest,
     find_run,
-    new_run_directory,
     now,
     provenance,
     read_checkpoint,
     read_identity,
+    run_directory,
     write_identity,
 )
 from cardiac_mtl.selection import (
@@ -62,11 +66,11 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     keep_freed_memory()
     leave_imports_to_rest()
     quiet_libraries()
-    words, run_directory = list(arguments), None
+    words, run = list(arguments), None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
-        words, run_directory = _words_of_run(words)
+        words, run = _words_of_run(words)
     try:
-        CardiacCLI(resolve_configs(words), run_directory, announce)
+        CardiacCLI(resolve_configs(words), run, announce)
     except ValueError as error:
         raise user_error_behind(error) or error from error
     finally:
@@ -85,7 +89,7 @@ class CardiacCLI(LightningCLI):
 
     Args:
         words: of the command line, after `cardiac-mtl`.
-        run_directory: of an existing run, for `validate` and `test`; `fit` makes its own.
+        run: directory of an existing run, for `validate` and `test`; `fit` names its own.
         announce: told the run directory once `fit` has made it.
     """
 
@@ -95,12 +99,12 @@ class CardiacCLI(LightningCLI):
     def __init__(
         self,
         words: list[str],
-        run_directory: Path | None,
+        run: Path | None,
         announce: Callable[[Path], None] | None = None,
     ) -> None:
         self.announce = announce
         self.experiment = _experiment_name(words)
-        self.run_directory = run_directory or Path()
+        self.run_directory = run or Path()
         super().__init__(
             Paper,
             CardiacDataModule,
@@ -149,7 +153,7 @@ class CardiacCLI(LightningCLI):
         self.kept = self._config_to_keep()
         self.protocol = OPTIMISTIC if config.data.init_args.paper_protocol else HONEST
         if self.subcommand == "fit":
-            self.run_directory = new_run_directory(
+            self.run_directory = run_directory(
                 config.run_root,
                 config.experiment,
                 data_class(config.data).name_of(config.data.init_args.root),
@@ -163,6 +167,8 @@ class CardiacCLI(LightningCLI):
         self.model.selection_stage = self.datamodule.selection_part
         config = dict(self._get(self.config_init, "trainer"))
         config["precision"] = suited_precision(config["precision"], config["accelerator"])
+        config["sync_batchnorm"] = on_gpu(config["accelerator"])  # P26; PyTorch has none for CPUs
+        config["plugins"] = plugins(config["plugins"])
         config["default_root_dir"] = self.run_directory  # P40: never the working folder
         config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
         config["enable_progress_bar"] = self.subcommand == "fit" and on_terminal()
@@ -170,31 +176,77 @@ class CardiacCLI(LightningCLI):
             configured = config["logger"]
             others = configured if isinstance(configured, list) else [configured]
             chosen = [logger for logger in others if isinstance(logger, Logger)]
-            config["logger"] = [CSVLogger(self.run_directory, name="", version=""), *chosen]
+            self.metrics = RunMetrics(self.run_directory)
+            config["logger"] = [self.metrics, *chosen]
         else:
             # P4: slices of one volume on two devices would be scored apart
             config |= {"logger": False, "devices": 1, "num_nodes": 1, "barebones": False}
         return self.trainer_class(**config)
 
     def before_fit(self) -> None:
-        """Check everything that can be checked, then make the run directory."""
+        """Check everything that can be checked, then make or find the run directory."""
         self._set_up_data("fit")
+        data = self.datamodule
         self.origin |= {
-            "split_sha256": self.datamodule.split_sha256,
-            "fold": self.datamodule.fold,
+            "split_sha256": data.split_sha256,
+            "fold": data.fold,
+            "prepared": data.store.folder.name,
         }
-        self.run_directory.mkdir(parents=True)
-        (self.run_directory / CONFIG).write_text(
-            yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
-        )
-        self.datamodule.save_splits(self.run_directory / "splits.json")
-        self._note(status="running", precision=self.trainer.precision)
-        if self.announce is not None:
+        if self.trainer.is_global_zero:
+            self.run_directory.mkdir(parents=True, exist_ok=True)
+            self.give_back = claim(self.run_directory)
+        there = (self.run_directory / IDENTITY).is_file()
+        before = read_identity(self.run_directory) if there else {}
+        self.done = before.get("status") == "finished"
+        epoch = last_whole_epoch(self.run_directory, self.origin)
+        if self.trainer.is_global_zero and not self.done:
+            self._begin(before, epoch)
+        if self.trainer.is_global_zero and self.announce is not None:
             self.announce(self.run_directory)
-        self._introduce()
+
+    def fit(self, model: Paper, datamodule: CardiacDataModule, ckpt_path: Any = None) -> None:  # noqa: ANN401 - Lightning's own union
+        """Train, from the last whole epoch where there is one."""
+        if self.done:
+            return
+        last = self.run_directory / LAST
+        start = str(last) if last.is_file() else ckpt_path
+        try:
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=start)
+        except BaseException:
+            if self.trainer.is_global_zero:
+                self.give_back()
+            raise
 
     def after_fit(self) -> None:
         """Write down what was selected, and on what."""
+        if not self.trainer.is_global_zero:
+            return
+        if self.done:
+            say(f"trained already: {self.run_directory}")
+            say("to train it again, rename that directory, or give another --seed_everything")
+        else:
+            self._conclude()
+        self.give_back()
+
+    def _begin(self, before: dict[str, Any], epoch: int | None) -> None:
+        """Write down what is about to be trained, and from where."""
+        self.metrics.go_on_after(epoch)
+        if epoch is None:
+            (self.run_directory / CONFIG).write_text(
+                yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
+            )
+            self.datamodule.save_splits(self.run_directory / "splits.json")
+        else:
+            self.identity = before
+            earlier = before.get("resumed", [])
+            here = {"after_epoch": epoch, "at": now(), "git_commit": provenance()["git_commit"]}
+            self._note(resumed=[*earlier, here])
+        self._note(status="running", precision=self.trainer.precision)
+        self._introduce()
+        if epoch is not None:
+            say(f"going on after epoch {epoch + 1}")
+
+    def _conclude(self) -> None:
         best = self.best.best_model_score
         self._note(
             status="finished",
@@ -260,12 +312,16 @@ class CardiacCLI(LightningCLI):
         return [
             self.best,
             last_checkpoint(self.run_directory),
+            SeedEpochs(self._config_of_command().seed_everything),
+            StopOnSignal(),
             Provenance(self.origin, lambda status: self._note(status=status)),
             progress(),
         ]
 
     def _note(self, **facts: Any) -> None:  # noqa: ANN401 - JSON values
-        """Write `run.json` with new facts."""
+        """Write `run.json` with new facts, from one process of however many."""
+        if not self.trainer.is_global_zero:
+            return
         if not hasattr(self, "identity"):
             data, seed = self.datamodule, self._config_of_command().seed_everything
             self.identity = {

@@ -125,7 +125,7 @@ class CardiacDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.draws: Draws | None = None
         """What chance decided for the batch in hand; None outside training."""
-        self._epoch_drawn: tuple[int, int, int] | None = None
+        self._epoch_drawn: tuple[int, int] | None = None
 
     @classmethod
     def name_of(cls, root: Path | None) -> str:
@@ -175,8 +175,24 @@ class CardiacDataModule(LightningDataModule):
 
     def patients_seen(self, stage: Literal["train", "other"]) -> list[str]:
         """Return the patients of whom a batch went through training, or through another stage."""
-        rows = self._seen[stage].numpy()
+        rows = self._seen[stage].bool().numpy()
         return sorted(self.case_table["patient_id"].astype(str)[rows].unique())
+
+    def share_seen(self) -> None:
+        """Have every process know of whom all of them saw a batch."""
+        if self.trainer is not None:
+            strategy = self.trainer.strategy
+            for stage, rows in self._seen.items():
+                everywhere = strategy.reduce(rows.to(strategy.root_device), reduce_op="max")
+                self._seen[stage] = everywhere.cpu()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        return {f"seen_{stage}": rows for stage, rows in self._seen.items()}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._seen = {stage: state_dict[f"seen_{stage}"] for stage in _STAGES}
 
     @property
     def split_sha256(self) -> str:
@@ -201,10 +217,11 @@ class CardiacDataModule(LightningDataModule):
     def find_and_split(self) -> None:
         """Find the cases and deal the patients, without reading an image."""
         assert self.root is not None
+        self._seed = torch.initial_seed() % 2**32  # of the run: epochs are seeded anew
         self.cases = self.find_cases(self.root)
         check_cases(self.cases, self.root)
         self.case_table = case_table(self.cases)
-        self._seen = {stage: torch.zeros(len(self.cases), dtype=torch.bool) for stage in _STAGES}
+        self._seen = {stage: torch.zeros(len(self.cases), dtype=torch.uint8) for stage in _STAGES}
         self.splits = self._make_splits()
         check_fold(self.fold, len(self.splits))
 
@@ -256,7 +273,7 @@ class CardiacDataModule(LightningDataModule):
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         # chance is asked while the batch is on the CPU: asking the device would wait for it
         training = self.trainer is not None and self.trainer.training
-        self._seen["train" if training else "other"][batch["case"]] = True
+        self._seen["train" if training else "other"][batch["case"]] = 1
         self.draws = self._draws_of_epoch(batch["sample"]) if training else None
         return batch
 
@@ -271,13 +288,14 @@ class CardiacDataModule(LightningDataModule):
         return batch
 
     def _draws_of_epoch(self, samples: Tensor) -> Draws:
-        """Return the draws of some samples, another for each epoch and rank (P13).
+        """Return the draws of some samples, another for each epoch and sample (P13).
 
-        They depend on seed, epoch, rank and sample alone, so that a run which resumes in the
-        middle of an epoch goes on with the stream of a run that was never stopped.
+        They depend on seed, epoch and sample alone: a run that was stopped goes on with the
+        stream of one that was not, and two processes, which share the samples out, draw what one
+        would.
         """
         assert self.trainer is not None
-        stream = (self._seed, self.trainer.current_epoch, self.trainer.global_rank)
+        stream = (self._seed, self.trainer.current_epoch)
         if stream != self._epoch_drawn:
             state = np.random.SeedSequence(stream).generate_state(1, np.uint64)
             generator = torch.Generator().manual_seed(int(state[0]) >> 1)
@@ -285,10 +303,6 @@ class CardiacDataModule(LightningDataModule):
             self._epoch_draws = draw(self.augmentation, count, self.matrix, generator)
             self._epoch_drawn = stream
         return self._epoch_draws[samples]
-
-    @property
-    def _seed(self) -> int:
-        return torch.initial_seed() % 2**32
 
     def _make_splits(self) -> list[Split]:
         strata = self._by_patient(self.stratify_by, "stratify_by") if self.stratify_by else {}

@@ -12,10 +12,10 @@ from cardiac_mtl.runs import (
     PROVENANCE,
     config_digest,
     find_run,
-    new_run_directory,
     provenance,
     read_checkpoint,
     read_identity,
+    run_directory,
     write_identity,
 )
 
@@ -28,16 +28,21 @@ def make_run(path, started_at="2026-01-01T00:00:00+00:00", finished=True):
     return path
 
 
-def test_another_run_of_one_configuration_gets_a_suffix(tmp_path):
-    first = new_run_directory(tmp_path, "mtn", "my data/..", "fold0-seed0", "abc")
-    assert first.relative_to(tmp_path).parts == ("mtn", "my-data", "fold0-seed0", "abc")
-    first.mkdir(parents=True)
-    assert new_run_directory(tmp_path, "mtn", "my data/..", "fold0-seed0", "abc").name == "abc-2"
+def test_one_configuration_is_one_directory_of_safe_names(tmp_path):
+    found = run_directory(tmp_path, "mtn", "my data/..", "fold0-seed0", "abc")
+    assert found.relative_to(tmp_path).parts == ("mtn", "my-data", "fold0-seed0", "abc")
 
 
 def test_the_digest_depends_on_values_and_not_on_order():
     assert config_digest({"a": 1, "b": 2}) == config_digest({"b": 2, "a": 1})
     assert config_digest({"a": 1}) != config_digest({"a": 2})
+
+
+def test_the_digest_knows_nothing_of_places_and_loggers():
+    one = {"run_root": "a", "trainer": {"logger": True, "max_epochs": 3}}
+    other = {"run_root": "b", "trainer": {"logger": False, "max_epochs": 3}}
+    assert config_digest(one) == config_digest(other)
+    assert config_digest(one) != config_digest({**one, "trainer": {"max_epochs": 4}})
 
 
 def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path):

@@ -82,6 +82,17 @@ def test_the_checkpoint_holds_plain_values_and_its_origin(run):
     assert checkpoint["hyper_parameters"]["width"] == 4
 
 
+def test_the_line_of_an_epoch_tells_its_own_losses(hearts, tmp_path, capsys):
+    words = ["--config", "manifest", "--trainer.max_epochs", "2", "--trainer.accelerator", "cpu"]
+    assert fit(hearts, tmp_path, *words) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch ")]
+    (metrics,) = tmp_path.rglob("metrics.csv")
+    losses = pd.read_csv(metrics)["train/loss"].dropna()
+    assert len(lines) == len(losses) == 2
+    for line, loss in zip(lines, losses, strict=True):
+        assert f"train/loss {loss:.4g}  " in line
+
+
 def test_test_writes_rows_table_and_pictures(run, capsys):
     assert main(["test", "--run", str(run.parents[2])]) == 0
     shown = capsys.readouterr().out

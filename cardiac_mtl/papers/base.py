@@ -92,11 +92,17 @@ class Paper(LightningModule):
 
     @override
     def on_train_epoch_end(self) -> None:
-        *means, total = torch.stack(self._train_losses).mean(0)
+        sums = torch.stack(self._train_losses).mean(0)
+        *means, total = self.trainer.strategy.reduce(sums, reduce_op="mean")
         names = [f"train/loss/{task}" for task in self.weighting.tasks]
-        self.log_dict(
-            dict(zip([*names, "train/loss"], [*means, total], strict=True)), sync_dist=True
-        )
+        losses = dict(zip([*names, "train/loss"], [*means, total], strict=True))
+        self.log_dict(losses, logger=False)
+        # Lightning would write them after the checkpoint of this epoch: a run that is killed
+        # between the two, and goes on from there, would lack them
+        row = {name: float(value) for name, value in losses.items()}
+        batches = (self.current_epoch + 1) * int(self.trainer.num_training_batches)
+        for logger in self.loggers:
+            logger.log_metrics(row | {"epoch": self.current_epoch}, step=batches - 1)
         # P49: what follows a loss that is no number would be noise
         tasks = zip(self.weighting.tasks, means, strict=True)
         if lost := [task for task, mean in tasks if not mean.isfinite()]:

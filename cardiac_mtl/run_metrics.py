@@ -1,0 +1,69 @@
+"""`metrics.csv`: what was logged, on disk as soon as it is, and cut where a run goes on."""
+
+import csv
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
+
+from cardiac_mtl.runs import METRICS
+
+
+class RunMetrics(Logger):
+    """The CSV of a run. Lightning's CSVLogger deletes the old file when a run goes on.
+
+    Args:
+        run: directory of the run.
+    """
+
+    def __init__(self, run: Path) -> None:
+        super().__init__()
+        self.path = run / METRICS
+        self.rows: list[dict[str, Any]] = []
+
+    @property
+    @override
+    def name(self) -> str:
+        return ""
+
+    @property
+    @override
+    def version(self) -> str:
+        return ""
+
+    @override
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *_: Any, **__: Any) -> None:
+        """Do nothing: `config.yaml` holds them."""
+
+    @override
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.rows.append({**metrics, "step": step})
+        self._write()
+
+    @rank_zero_only
+    def go_on_after(self, epoch: int | None) -> None:
+        """Keep the rows up to an epoch, from 0; what came after it will come again.
+
+        Args:
+            epoch: None to begin anew.
+        """
+        found: list[dict[str, Any]] = []
+        if epoch is not None and self.path.is_file():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                found = list(csv.DictReader(file))
+        # empty cells are columns that a row does not have
+        rows = [{key: value for key, value in row.items() if value} for row in found]
+        self.rows = [row for row in rows if int(float(row["epoch"])) <= (epoch or 0)]
+
+    def _write(self) -> None:
+        columns = sorted({key for row in self.rows for key in row})
+        temporary = self.path.with_name(f".{self.path.name}")
+        with temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.path)

@@ -1,0 +1,224 @@
+"""A run that is stopped, however, ends as one that was not: weights, state, curves and rows."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from cardiac_mtl.catalogue import experiments
+from cardiac_mtl.cli import main
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS, PROVENANCE
+
+# killed processes are forked from one that has imported everything and computed nothing
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["cardiac_mtl.training"])
+
+EPOCHS = 3
+SOME = [
+    "--config",
+    "manifest",
+    "--config",
+    "debug",
+    "--trainer.accelerator",
+    "cpu",
+    "--data.num_folds",
+    "3",
+]
+SOME += ["--data.copies", "1", "--data.augmentation.noise", "0.1", "--trainer.max_epochs"]
+HELPER = Path(__file__).with_name("killed_run.py")
+MOMENTS = sorted(runpy.run_path(str(HELPER))["MOMENTS"])
+
+
+def words(root, run_root, *more, experiment="mtn_uncertainty", epochs=EPOCHS):
+    some = [*SOME, str(epochs), "--data.root", str(root), "--run_root", str(run_root)]
+    return ["fit", "--config", experiment, *some, *map(str, more)]
+
+
+def the_run(run_root):
+    (identity,) = run_root.rglob(IDENTITY)
+    return identity.parent
+
+
+def outcome(run):
+    """Return all that a run ends in, but for times and places."""
+    last, best = (torch.load(run / name, weights_only=True) for name in (LAST, BEST))
+    keys = ("state_dict", "optimizer_states", "lr_schedulers", "current_model_state", PROVENANCE)
+    parts = {key: last[key] for key in keys if key in last}
+    identity = json.loads((run / IDENTITY).read_text())
+    facts = ("status", "epochs", "best_value", "trained_on", "validated_on")
+    kept = {key: identity[key] for key in facts}
+    return parts, best["state_dict"], (run / METRICS).read_text(), kept
+
+
+def same(one, other):
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def killed(moment, given):
+    """Run until the moment at which it kills itself; return the exit status."""
+    given = {"MOMENT": moment, "WORDS": given}
+    process = processes.Process(target=runpy.run_path, args=(str(HELPER), given, "die"))
+    process.start()
+    process.join(120)
+    return process.exitcode
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Sums depend on the number of threads that share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def straight(hearts, tmp_path_factory):
+    """Runs that nobody stopped, by experiment and further words."""
+    made = {}
+
+    def run(experiment="mtn_uncertainty", *more):
+        key = (experiment, *more)
+        if key not in made:
+            root = tmp_path_factory.mktemp("straight")
+            assert main(words(hearts, root, *more, experiment=experiment)) == 0
+            made[key] = the_run(root)
+        return made[key]
+
+    return run
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_a_run_that_is_killed_goes_on_as_if_it_was_not(straight, hearts, tmp_path, capsys, moment):
+    given = words(hearts, tmp_path)
+    assert killed(moment, given) == -signal.SIGKILL
+    assert main(given) == 0
+    began = moment == "before anything was kept"
+    assert ("going on after epoch" in capsys.readouterr().out) is not began
+    assert same(outcome(the_run(tmp_path)), outcome(straight()))
+    left = {path.name for path in the_run(tmp_path).rglob(".*")} - {".lock"}
+    assert not left
+
+
+@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
+def test_every_experiment_goes_on_bit_for_bit(straight, hearts, tmp_path, experiment):
+    given = words(hearts, tmp_path, experiment=experiment.stem)
+    assert killed("in a step", given) == -signal.SIGKILL
+    assert main(given) == 0
+    ours, theirs = the_run(tmp_path), straight(experiment.stem)
+    assert same(outcome(ours), outcome(theirs))
+    for run in (ours, theirs):
+        assert main(["test", "--run", str(run)]) == 0
+    for name in ("cases.csv", "slices.csv"):
+        assert (ours / name).read_text() == (theirs / name).read_text()
+
+
+def test_an_averaged_run_goes_on_with_its_average(straight, hearts, tmp_path):
+    ema = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
+    given = words(hearts, tmp_path, ema)
+    assert killed("in a step", given) == -signal.SIGKILL
+    assert main(given) == 0
+    found = outcome(the_run(tmp_path))
+    assert "current_model_state" in found[0]
+    assert same(found, outcome(straight("mtn_uncertainty", ema)))
+
+
+def test_what_is_finished_is_not_trained_again(straight, capsys):
+    run = straight()
+    before = (run / LAST).stat().st_mtime_ns
+    config = str(run / "config.yaml")
+    assert main(["fit", "--config", config]) == 0
+    assert "trained already" in capsys.readouterr().out
+    assert (run / LAST).stat().st_mtime_ns == before
+
+
+def test_another_configuration_is_another_run(straight, hearts):
+    root = straight().parents[3]
+    assert main(words(hearts, root, "--model.width", "5", epochs=1)) == 0
+    runs = {path.parent for path in root.rglob(IDENTITY)} - {straight()}
+    (other,) = runs
+    assert json.loads((other / IDENTITY).read_text()).get("resumed") is None
+    assert json.loads((other / IDENTITY).read_text())["epochs"] == 1
+
+
+def test_a_logger_or_another_place_makes_no_other_run(straight, hearts, tmp_path):
+    given = words(hearts, tmp_path, "--trainer.logger", "false")
+    assert killed("before anything was kept", given) == -signal.SIGKILL
+    assert the_run(tmp_path).name == straight().name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
+    straight, hearts, tmp_path, capsys, monkeypatch, number
+):
+    given = words(hearts, tmp_path)
+    step, calls = Paper.training_step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), number)
+        return step(*args)
+
+    monkeypatch.setattr(Paper, "training_step", interrupted)
+    assert main(given) == 128 + number
+    assert f"stopped by {number.name}; the same command goes on" in capsys.readouterr().err
+    assert json.loads((the_run(tmp_path) / IDENTITY).read_text())["status"] == "interrupted"
+    monkeypatch.undo()
+    assert main(given) == 0
+    assert same(outcome(the_run(tmp_path)), outcome(straight()))
+    resumed = json.loads((the_run(tmp_path) / IDENTITY).read_text())["resumed"]
+    assert [one["after_epoch"] for one in resumed] == [0]
+
+
+def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):
+    given = words(hearts, tmp_path)
+    assert killed("in a step", given) == -signal.SIGKILL
+    with FileLock(the_run(tmp_path) / ".lock"):
+        assert main(given) == 2
+    assert "another process trains this run" in capsys.readouterr().err
+
+
+def test_a_run_does_not_go_on_with_other_data(tmp_path, capsys):
+    root = tmp_path / "hearts"
+    write_cohort("manifest", root, patients=6, phases=2, seed=0)
+    given = words(root, tmp_path / "runs")
+    assert killed("in a step", given) == -signal.SIGKILL
+    rename = root.rename(tmp_path / "before")
+    write_cohort("manifest", root, patients=6, phases=2, seed=1)
+    assert main(given) == 2
+    assert "the data changed since it was trained (prepared)" in capsys.readouterr().err
+    assert rename.is_dir()
+
+
+def test_strangers_checkpoints_are_left_alone(straight, hearts, tmp_path, monkeypatch, capsys):
+    """P40: under SLURM Lightning would load the one in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    monkeypatch.setenv("SLURM_JOB_NAME", "study")
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_LOCALID", "0")
+    monkeypatch.setenv("SLURM_NODEID", "0")
+    (tmp_path / "hpc_ckpt_1.ckpt").write_bytes((straight() / LAST).read_bytes())
+    given = words(hearts, tmp_path / "runs", epochs=1)
+    assert main(given) == 0
+    run = the_run(tmp_path / "runs")
+    assert json.loads((run / IDENTITY).read_text())["epochs"] == 1
+    (run / "hpc_ckpt_1.ckpt").write_bytes(b"")
+    assert main(given) == 2
+    assert "hpc_ckpt_1.ckpt" in capsys.readouterr().err
