@@ -27,6 +27,7 @@ def quiet_libraries() -> None:
         ".*The number of training batches.*",
         ".*GPU available but not used.*",
         ".*LeafSpec.*",
+        ".*It is recommended to use `self.log.*",
         ".*`srun` command is available.*",
         ".*exists and is not empty.*",
     ):

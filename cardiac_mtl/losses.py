@@ -1,8 +1,10 @@
 """Losses on tensors: one function a term, blind to what is not annotated, differentiable."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +18,30 @@ class TaskLoss(NamedTuple):
     """Scalar, over what is annotated; 0 with a gradient path when nothing is."""
     known: Tensor
     """Scalar, how many pixels or values were annotated."""
+
+
+def over_all_ranks(losses: Mapping[str, TaskLoss]) -> dict[str, TaskLoss]:
+    """Weigh the losses of this process by its share of what is annotated on all of them (P28).
+
+    Gradients are averaged over processes, and a process may hold few annotated samples of a task,
+    or none: the mean over processes of what is returned is the mean over all that is annotated.
+
+    Args:
+        losses: of this process, the same tasks on every one.
+
+    Returns:
+        The same tasks, with `known` counted over all processes; unchanged where there is one.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return dict(losses)
+    ours = torch.stack([loss.known for loss in losses.values()]).double()
+    all_of_them = ours.clone()
+    dist.all_reduce(all_of_them)
+    shares = ours * dist.get_world_size() / all_of_them.clamp(min=1)
+    return {
+        task: TaskLoss(loss.mean * shares[k].to(loss.mean.dtype), all_of_them[k])
+        for k, (task, loss) in enumerate(losses.items())
+    }
 
 
 def masked_binary_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:

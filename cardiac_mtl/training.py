@@ -169,6 +169,7 @@ class CardiacCLI(LightningCLI):
         config["precision"] = suited_precision(config["precision"], config["accelerator"])
         config["sync_batchnorm"] = on_gpu(config["accelerator"])  # P26; PyTorch has none for CPUs
         config["plugins"] = plugins(config["plugins"])
+        config["use_distributed_sampler"] = False  # the data module shares the slices out itself
         config["default_root_dir"] = self.run_directory  # P40: never the working folder
         config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
         config["enable_progress_bar"] = self.subcommand == "fit" and on_terminal()

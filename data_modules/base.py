@@ -263,7 +263,12 @@ class CardiacDataModule(LightningDataModule):
 
     @override
     def val_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self._dataset(getattr(self.split, self.selection_part)))
+        part = self._dataset(getattr(self.split, self.selection_part))
+        if self.trainer is not None and self.trainer.world_size > 1:
+            # without repetition, but where there are more processes than slices
+            ours = np.arange(self.trainer.global_rank, len(part), self.trainer.world_size)
+            part.positions = part.positions[ours if len(ours) else [0]]
+        return self._loader(part)
 
     @override
     def test_dataloader(self) -> DataLoader[Batch]:

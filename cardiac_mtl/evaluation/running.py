@@ -46,7 +46,7 @@ class RunningScores(Metric):
 
         A label that is in neither reference nor prediction of a case is left out of its mean.
         """
-        rows = torch.unique(dim_zero_cat(self.rows), dim=0)
+        rows = _once(dim_zero_cat(self.rows))
         cases, pixels, errors = rows.split([2, 3 * len(self.labels), len(self.indices)], dim=1)
         scores: dict[str, Tensor] = {}
         if self.labels:
@@ -55,6 +55,18 @@ class RunningScores(Metric):
             scores |= {f"dice_vol/{name}": dice[k] for k, name in enumerate(self.labels)}
         mean_error = errors.nanmean(0).float()
         return scores | {f"mae/{name}": mean_error[k] for k, name in enumerate(self.indices)}
+
+
+def _once(rows: Tensor) -> Tensor:
+    """Keep one row (N, 2 + ...) of each case and slice, in their order.
+
+    Ranks that were given the same slice may differ in the last bit of it, and must agree on one.
+    """
+    case, number = rows[:, 0], rows[:, 1]
+    place = case * (number.max() + 1) + number
+    order = place.argsort(stable=True)
+    first = place[order].diff(prepend=place.new_full((1,), -1.0)) != 0
+    return rows[order[first]]
 
 
 def _pixel_counts(predicted: Tensor, mask: Tensor, num_labels: int) -> Tensor:

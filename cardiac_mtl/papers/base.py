@@ -16,7 +16,7 @@ from typing_extensions import override
 from cardiac_mtl.contracts import Batch, Prediction
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.running import RunningScores
-from cardiac_mtl.losses import TaskLoss
+from cardiac_mtl.losses import TaskLoss, over_all_ranks
 from cardiac_mtl.weighting import Weighting
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -83,7 +83,7 @@ class Paper(LightningModule):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        losses = self.losses(self(batch["image"]), batch)
+        losses = over_all_ranks(self.losses(self(batch["image"]), batch))
         total = self.weighting(losses)
         # kept on the device until the epoch ends: a call of `log` costs more than this step does
         means = [losses[task].mean for task in self.weighting.tasks]
@@ -113,17 +113,21 @@ class Paper(LightningModule):
             )
 
     @override
+    def on_validation_epoch_start(self) -> None:
+        self._val_losses: list[Tensor] = []
+
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         outputs = self(batch["image"])
         losses = self.losses(outputs, batch)
-        terms = {f"{self.selection_stage}/loss/{task}": loss.mean for task, loss in losses.items()}
-        total = {f"{self.selection_stage}/loss": self.weighting(losses)}
-        self.log_dict(terms | total, batch_size=len(batch["image"]), sync_dist=True)
+        terms = [torch.stack([losses[t].mean, losses[t].known]) for t in self.weighting.tasks]
+        self._val_losses.append(torch.stack(terms).double())
         self.scores.update(batch, self.predict(outputs))
 
     @override
     def on_validation_epoch_end(self) -> None:
-        scores = {f"{self.selection_stage}/{k}": v for k, v in self.scores.compute().items()}
+        scores = self.scores.compute() | self._mean_val_losses()
+        scores = {f"{self.selection_stage}/{name}": value for name, value in scores.items()}
         self.scores.reset()
         if self.trainer.sanity_checking:
             return
@@ -132,6 +136,16 @@ class Paper(LightningModule):
         shown = {self.monitor[0]: scores.pop(self.monitor[0])}
         self.log_dict(scores | weights | learned)
         self.log_dict(shown, prog_bar=True)
+
+    def _mean_val_losses(self) -> dict[str, Tensor]:
+        """Average the losses over all that is annotated, whatever the batches and ranks."""
+        mean, known = torch.stack(self._val_losses).unbind(-1)  # (batches, tasks)
+        sums = torch.stack([(mean * known).sum(0), known.sum(0)])
+        total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").float()
+        means = zip(self.weighting.tasks, total / count.clamp(min=1), count, strict=True)
+        losses = {task: TaskLoss(mean, known) for task, mean, known in means}
+        terms = {f"loss/{task}": loss.mean for task, loss in losses.items()}
+        return terms | {"loss": self.weighting(losses)}
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> Prediction:

@@ -32,6 +32,20 @@ def test_a_slice_that_a_sampler_repeats_counts_once(make_batch):
     assert scores(good, bad, bad) == pytest.approx(scores(good, bad))
 
 
+def test_a_slice_that_two_ranks_see_a_little_differently_counts_once(make_batch):
+    good, (batch, prediction) = make_batch(slices=(0,)), make_batch(slices=(1,), shift=5)
+    other = {**prediction, "indices": prediction["indices"] + 1e-3}
+    assert scores(good, (batch, prediction), (batch, other)) == scores(good, (batch, prediction))
+
+
+def test_a_slice_without_index_that_is_repeated_counts_once(make_batch):
+    batch, prediction = make_batch(slices=(0,), shift=3)
+    batch["indices"][:] = torch.nan
+    rest = make_batch(slices=(1,))
+    found = scores((batch, prediction), rest, (batch, prediction))
+    assert found == scores((batch, prediction), rest)
+
+
 def test_slices_without_annotation_do_not_count(make_batch):
     batch, prediction = make_batch(slices=(0, 1), shift=3)
     batch["mask"][1] = UNLABELLED
