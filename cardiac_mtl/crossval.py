@@ -1,88 +1,77 @@
-"""`cv`: every fold and seed of one or several experiments, some at a time, then one report.
+"""`cv`: every fold and seed of one or several experiments, here or on a cluster, then one report.
 
-The ledger of a study, `<run_root>/cv/<study>/`, holds a file and a log for each job, and the
-report. What is finished is not run again; a job whose process is gone counts as lost, and is.
+Started again it runs what is missing: what is finished is not run again, what is under way is
+waited for, what failed or was lost goes on where it was.
 """
 
 import hashlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
 from filelock import FileLock, Timeout
 
+from cardiac_mtl import slurm
 from cardiac_mtl.catalogue import find_config
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.runs import CONFIG, METRICS, now, read_identity
+from cardiac_mtl.study import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
 
-FINISHED, RUNNING, FAILED, LOST, WAITING = "finished", "running", "failed", "lost", "waiting"
 _POLL_SECONDS = 0.2
+_POLL_QUEUE_SECONDS = 2
 _PATIENCE_SECONDS = 20
 _OURS = ("--data.fold", "--seed_everything", "--experiment", "--run_root")
 
 
-@dataclass(frozen=True)
-class Job:
-    """One fold and seed of one experiment."""
-
-    ledger: Path
-    """Folder of the study."""
-    experiment: str
-    fold: int
-    seed: int
-    words: tuple[str, ...]
-    """Of `cardiac-mtl fit`."""
-
-    @property
-    def name(self) -> str:
-        """Name its files."""
-        return f"{self.experiment}-fold{self.fold}-seed{self.seed}"
-
-    @property
-    def file(self) -> Path:
-        """Where its state is written down."""
-        return self.ledger / f"{self.name}.json"
-
-    @property
-    def log(self) -> Path:
-        """Where it says what it does."""
-        return self.ledger / f"{self.name}.log"
-
-    def state(self) -> dict[str, Any]:
-        """Read the state; a job that says it runs while nobody holds its lock is lost."""
-        if not self.file.is_file():
-            return {"state": WAITING}
-        found: dict[str, Any] = json.loads(self.file.read_text(encoding="utf-8"))
-        if found["state"] == RUNNING and not _held(self.lock):
-            found["state"] = LOST
-        return found
-
-    def write(self, **facts: Any) -> None:  # noqa: ANN401 - JSON values
-        """Write the state whole or not at all."""
-        temporary = self.file.with_name(f".{self.file.name}")
-        temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.file)
-
-    @property
-    def lock(self) -> FileLock:
-        """Held by the process that runs the job; the system frees it when that process is gone."""
-        return FileLock(self.ledger / f".{self.name}.lock")
-
-
 def run(arguments: Sequence[str]) -> int:
     """Run a study, or say how it stands; status 1 when a job failed."""
+    options, words = _parser().parse_known_args(arguments[1:])
+    words += _on_cluster(options)
+    jobs = plan(options.config, options.folds, _seeds(options.seeds), options.run_root, words)
+    ledger = jobs[0].ledger
+    if options.status:
+        say(table(jobs))
+        return 0
+    ledger.mkdir(parents=True, exist_ok=True)
+    study = FileLock(ledger / ".study.lock")
+    try:
+        study.acquire(blocking=False)
+    except Timeout as error:
+        raise UserError(
+            "another `cv` runs this study", where=str(ledger), fix="wait for it, or use --status"
+        ) from error
+    # a script that starts us in the background has us ignore Ctrl-C, unless we say otherwise
+    before = {sign: signal.signal(sign, _stop) for sign in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        save_study(jobs)
+        if options.launcher == "slurm":
+            run_on_slurm(jobs, options)
+        else:
+            run_locally([job for job in jobs if job.state()["state"] != FINISHED], options.jobs)
+    finally:
+        for sign, handler in before.items():
+            signal.signal(sign, handler)
+        study.release()
+    say(table(jobs))
+    states = [job.state() for job in jobs]
+    runs = [state["run"] for state in states if state["state"] == FINISHED]
+    if runs:
+        from cardiac_mtl.reporting import run as report  # noqa: PLC0415 - draws, so imports much
+
+        report(["report", *runs, "--output", str(ledger / "report")])
+    return 0 if len(runs) == len(jobs) else 1
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(
         prog="cardiac-mtl cv",
         description="Train and test every fold and seed, then report. Started again, it runs what "
@@ -100,35 +89,19 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time [1]")
     parser.add_argument("--run_root", type=Path, default=Path("runs"), help="[runs]")
     parser.add_argument("--status", action="store_true", help="print how the study stands")
-    options, words = parser.parse_known_args(arguments[1:])
-    jobs = plan(options.config, options.folds, _seeds(options.seeds), options.run_root, words)
-    ledger = jobs[0].ledger
-    if options.status:
-        say(table(jobs))
-        return 0
-    ledger.mkdir(parents=True, exist_ok=True)
-    study = FileLock(ledger / ".study.lock")
-    try:
-        study.acquire(blocking=False)
-    except Timeout as error:
-        raise UserError(
-            "another `cv` runs this study", where=str(ledger), fix="wait for it, or use --status"
-        ) from error
-    # a script that starts us in the background has us ignore Ctrl-C, unless we say otherwise
-    before = {sign: signal.signal(sign, _stop) for sign in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        run_locally([job for job in jobs if job.state()["state"] != FINISHED], options.jobs)
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)
-        study.release()
-    say(table(jobs))
-    runs = [job.state().get("run") for job in jobs if job.state()["state"] == FINISHED]
-    if runs:
-        from cardiac_mtl.reporting import run as report  # noqa: PLC0415 - draws, so imports much
-
-        report(["report", *map(str, runs), "--output", str(ledger / "report")])
-    return 0 if len(runs) == len(jobs) else 1
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local", help="where runs run [local]"
+    )
+    cluster = parser.add_argument_group("of each run on SLURM")
+    cluster.add_argument("--partition", help="to submit to")
+    cluster.add_argument("--account", help="to charge")
+    cluster.add_argument("--time", help="limit, as 04:00:00; a run that needs more is requeued")
+    cluster.add_argument("--gpus", type=int, default=0, help="on each node [0]")
+    cluster.add_argument("--nodes", type=int, default=1, help="[1]")
+    cluster.add_argument("--cpus", type=int, help="for each GPU, or each node without")
+    cluster.add_argument("--mem", help="on each node, as 16G")
+    cluster.add_argument("--sbatch", default="", help="further options, as '--qos=low --nice'")
+    return parser
 
 
 def plan(
@@ -213,12 +186,9 @@ def _stop(*_: object) -> None:
 
 
 def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    code = "import sys; from cardiac_mtl.crossval import work; sys.exit(work(sys.argv[1]))"
-    facts = {"experiment": job.experiment, "fold": job.fold, "seed": job.seed}
-    described = json.dumps({"ledger": str(job.ledger), "words": job.words, **facts})
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-c", code, described],
+            [sys.executable, "-m", "cardiac_mtl.study", str(job.ledger), job.name],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,
@@ -226,95 +196,70 @@ def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
         )
 
 
-def work(described: str) -> int:
-    """Run one job in this process: fit, test, and the state before and after.
+def run_on_slurm(jobs: Sequence[Job], options: Namespace) -> None:
+    """Submit what is neither finished nor under way as one array job, and wait for all.
 
     Args:
-        described: JSON of the job.
-
-    Returns:
-        The exit status.
+        jobs: all of the study.
+        options: of the command line.
     """
-    from cardiac_mtl import training  # noqa: PLC0415 - the parent needs no torch
-
-    given = json.loads(described)
-    job = Job(Path(given.pop("ledger")), words=tuple(given.pop("words")), **given)
-    facts: dict[str, Any] = {"node": socket.gethostname(), "pid": os.getpid(), "started_at": now()}
-    with job.lock:
-        if job.state()["state"] == FINISHED:  # by the process that held the lock till now
-            return 0
-        job.write(state=RUNNING, **facts)
-
-        def note(run_directory: Path) -> None:
-            facts["run"] = str(run_directory)
-            job.write(state=RUNNING, **facts)
-
-        try:
-            training.run(["fit", *job.words], note)
-            training.run(["test", "--run", facts["run"]])
-        except UserError as error:
-            say(f"cardiac-mtl: {error}")
-            job.write(state=FAILED, error=str(error), **facts)
-            return 2
-        except Exception as error:
-            job.write(state=FAILED, error=f"{type(error).__name__}: {error}", **facts)
-            raise
-        job.write(state=FINISHED, finished_at=now(), **facts)
-    return 0
+    queue = cache(slurm.queue)
+    states = [job.state(queue)["state"] for job in jobs]
+    todo = [k for k, state in enumerate(states) if state not in {FINISHED, *UNDER_WAY}]
+    if todo:
+        _submit(jobs, todo, options)
+    say("waiting for SLURM; after Ctrl-C the jobs go on, and the same command waits again")
+    waiting = [job for job, state in zip(jobs, states, strict=True) if state != FINISHED]
+    while waiting:
+        time.sleep(_POLL_QUEUE_SECONDS)
+        queue = cache(slurm.queue)
+        for job in [job for job in waiting if job.state(queue)["state"] not in UNDER_WAY]:
+            waiting.remove(job)
+            _tell(job)
 
 
-def table(jobs: Sequence[Job]) -> str:
-    """Say how every job stands."""
-    rows = pd.DataFrame([_row(job, job.state()) for job in jobs])
-    counts = ", ".join(f"{n} {state}" for state, n in rows["state"].value_counts().items())
-    return f"{rows.to_string(index=False)}\n{counts}; {jobs[0].ledger}"
+def _submit(jobs: Sequence[Job], todo: Sequence[int], options: Namespace) -> None:
+    ledger = jobs[0].ledger
+    file = ledger / "job.sbatch"
+    names = [job.name for job in jobs]
+    file.write_text(
+        slurm.script(ledger, names, todo, options.jobs, _of_cluster(options)), encoding="utf-8"
+    )
+    number = slurm.submit(file)
+    for k in todo:  # held till now, so that no job has written its own state yet
+        before = jobs[k].state()
+        kept = {key: before[key] for key in ("run",) if key in before}
+        jobs[k].write(state=QUEUED, slurm=f"{number}_{k}", **kept)
+    slurm.release(number)
+    say(f"submitted {len(todo)} runs as job {number}, script: {file}")
 
 
-def _row(job: Job, state: dict[str, Any]) -> dict[str, Any]:
-    run_directory = Path(state["run"]) if "run" in state else None
-    epoch, left = _progress(run_directory, state) if run_directory else ("", "")
-    identity = read_identity(run_directory) if run_directory else {}
-    best = identity.get("best_value")
-    return {
-        "experiment": job.experiment,
-        "fold": job.fold,
-        "seed": job.seed,
-        "state": state["state"],
-        "node": state.get("node", ""),
-        "epoch": epoch,
-        "best": "" if best is None else f"{best:.4f}",
-        "left": left if state["state"] == RUNNING else "",
-        "error": state.get("error", "")[:80],
-    }
+def _on_cluster(options: Namespace) -> list[str]:
+    """Return the words of `fit` that follow from the size of a run on a cluster."""
+    words = []
+    if options.gpus > 1:
+        words += ["--trainer.devices", str(options.gpus)]
+    if options.nodes > 1:
+        words += ["--trainer.num_nodes", str(options.nodes)]
+    return words
 
 
-def _progress(run_directory: Path, state: dict[str, Any]) -> tuple[str, str]:
-    """Return epochs done of all, and the time that the others will take at this pace."""
-    import yaml  # noqa: PLC0415 - for runs under way only
-
-    config = yaml.safe_load((run_directory / CONFIG).read_text(encoding="utf-8"))
-    whole = config["trainer"]["max_epochs"]
-    path = run_directory / METRICS
-    done = int(pd.read_csv(path)["epoch"].max()) + 1 if path.is_file() else 0
-    if not done:
-        return f"0/{whole}", ""
-    seconds = (pd.Timestamp(now()) - pd.Timestamp(state["started_at"])).total_seconds()
-    return f"{done}/{whole}", f"{(whole - done) * seconds / done / 60:.0f} min"
+def _of_cluster(options: Namespace) -> list[str]:
+    """Return the options of sbatch that stand for ours: one task a GPU, as Lightning wants it."""
+    found = [f"--{n}={getattr(options, n)}" for n in ("partition", "account", "time", "mem")]
+    found = [option for option in found if not option.endswith("=None")]
+    found += [f"--nodes={options.nodes}", f"--ntasks-per-node={max(1, options.gpus)}"]
+    if options.gpus:
+        found.append(f"--gres=gpu:{options.gpus}")
+    if options.cpus:
+        found.append(f"--cpus-per-task={options.cpus}")
+    return found + options.sbatch.split()
 
 
 def _tell(job: Job) -> None:
     state = job.state()
     reason = f": {state['error']}" if "error" in state else ""
     say(f"{state['state']} {job.name}{reason}")
-
-
-def _held(lock: FileLock) -> bool:
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _seeds(text: str) -> list[int]:

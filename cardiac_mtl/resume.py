@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
@@ -59,15 +60,19 @@ class WholeFiles(TorchCheckpointIO):
         return read_checkpoint(Path(path))
 
 
-def plugins(configured: Any) -> list[Any]:  # noqa: ANN401 - Lightning's own union
+def plugins(configured: Any, *, training: bool) -> list[Any]:  # noqa: ANN401 - Lightning's own union
     """Return the plugins of every trainer of ours, beside those that were configured.
 
     Lightning's own requeueing is turned off: it would save in the middle of an epoch, from where
     it repeats some data and leaves others out (P42), and pick up strangers' checkpoints (P40).
+
+    Args:
+        configured: for the trainer.
+        training: what follows it is done by one process, whatever SLURM started.
     """
     own: list[Any] = [WholeFiles()]
     if SLURMEnvironment.detect():
-        own.append(SLURMEnvironment(auto_requeue=False))
+        own.append(SLURMEnvironment(auto_requeue=False) if training else LightningEnvironment())
     given = configured if isinstance(configured, list) else [configured] if configured else []
     return [*given, *own]
 

@@ -1,9 +1,119 @@
-"""What we ask of SLURM, through its own commands."""
+"""What we ask of SLURM, through its own commands.
+
+Plain sbatch and not submitit: submitit hands functions over as pickles, which we read from no
+disk, and hides the script that a cluster's administrators will want to see.
+"""
 
 import os
+import shlex
 import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-_ENDED = {"CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "DEADLINE"}
+from cardiac_mtl.errors import UserError
+
+Queue = Callable[[], Mapping[str, str] | None]
+"""See `queue`."""
+
+_SCRIPT = """\
+#!/usr/bin/env bash
+# Written by `cardiac-mtl cv`; each task of the array is one run, and goes on where it was when it
+# is requeued: after preemption, the loss of its node, or {notice} s before its time is up.
+{options}
+set -eu
+jobs=(
+{jobs}
+)
+job=${{jobs[$SLURM_ARRAY_TASK_ID]}}
+cd {folder}
+srun --kill-on-bad-exit=1 --output={ledger}/"$job".log --open-mode=append \\
+  {python} -m cardiac_mtl.study {ledger} "$job"
+"""
+
+NOTICE_SECONDS = 60
+"""Before the end of a job's time: enough to write down that it stopped, and to requeue it."""
+
+
+def script(
+    ledger: Path, jobs: Sequence[str], tasks: Sequence[int], at_once: int, options: Sequence[str]
+) -> str:
+    """Write the batch script of an array job.
+
+    Args:
+        ledger: of the study.
+        jobs: names of all its jobs.
+        tasks: the jobs to run, by their place among all.
+        at_once: tasks at a time.
+        options: further options of sbatch, such as `--partition=gpu`.
+    """
+    own = [
+        f"--job-name={ledger.name}",
+        f"--array={','.join(map(str, tasks))}%{at_once}",
+        f"--output={ledger.resolve()}/slurm-%A_%a.log",
+        "--open-mode=append",
+        "--requeue",
+        f"--signal=USR1@{NOTICE_SECONDS}",
+    ]
+    return _SCRIPT.format(
+        notice=NOTICE_SECONDS,
+        options="\n".join(f"#SBATCH {option}" for option in (*own, *options)),
+        jobs="\n".join(f"  {shlex.quote(job)}" for job in jobs),
+        folder=shlex.quote(str(Path.cwd())),
+        ledger=shlex.quote(str(ledger.resolve())),
+        python=shlex.quote(sys.executable),
+    )
+
+
+def submit(file: Path) -> str:
+    """Hand a batch script over, held; return the number of the job.
+
+    Raises:
+        UserError: there is no SLURM here, or it refuses the script.
+    """
+    try:
+        done = subprocess.run(  # noqa: S603
+            ["sbatch", "--parsable", "--hold", str(file)],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except FileNotFoundError as error:
+        raise UserError(
+            "no sbatch here", where="--launcher slurm", fix="use a login node, or --launcher local"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        raise UserError(
+            f"sbatch refuses it: {' '.join(error.stderr.split())}",
+            where=str(file),
+            fix="change --partition, --time, --gpus or --account",
+        ) from error
+    return done.stdout.strip().partition(";")[0]
+
+
+def release(job: str) -> None:
+    """Let a job that was submitted held begin."""
+    subprocess.run(["scontrol", "release", job], check=True)  # noqa: S603, S607
+
+
+def queue() -> Mapping[str, str] | None:
+    """Return the state of each job of ours in the queue, by its id, `<job>_<task>` in an array.
+
+    Returns:
+        None when SLURM does not answer.
+    """
+    shown = _ask("squeue", "--me", "--noheader", "--array", "--format=%i %T")
+    if shown is None:
+        return None
+    return dict(line.split(maxsplit=1) for line in shown.splitlines() if " " in line)
+
+
+def own_job() -> str | None:
+    """Return the id of the job that this process is part of, as `queue` has it; None outside."""
+    array = os.environ.get("SLURM_ARRAY_JOB_ID")
+    if array is not None:
+        return f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    return os.environ.get("SLURM_JOB_ID")
 
 
 def requeue() -> bool:
@@ -12,22 +122,22 @@ def requeue() -> bool:
     Returns:
         Whether it will; False outside SLURM.
     """
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None or state(job) in _ENDED:
+    job = own_job()
+    if job is None or _state(job) != "RUNNING":
         return False
     return subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0  # noqa: S603, S607
 
 
-def state(job: str) -> str:
+def _state(job: str) -> str:
     """Return how a job stands, in SLURM's word; empty when SLURM does not know it."""
-    shown = _ask("scontrol", "show", "job", "--oneliner", job)
+    shown = _ask("scontrol", "show", "job", "--oneliner", job) or ""
     fields = dict(part.split("=", 1) for part in shown.split() if "=" in part)
     return fields.get("JobState", "")
 
 
-def _ask(*command: str) -> str:
+def _ask(*command: str) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout if done.returncode == 0 else ""
+        return None
+    return done.stdout if done.returncode == 0 else None

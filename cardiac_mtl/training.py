@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from torch import distributed
 from typing_extensions import override
 
 import cardiac_mtl
@@ -168,7 +169,7 @@ class CardiacCLI(LightningCLI):
         config = dict(self._get(self.config_init, "trainer"))
         config["precision"] = suited_precision(config["precision"], config["accelerator"])
         config["sync_batchnorm"] = on_gpu(config["accelerator"])  # P26; PyTorch has none for CPUs
-        config["plugins"] = plugins(config["plugins"])
+        config["plugins"] = plugins(config["plugins"], training=self.subcommand == "fit")
         config["use_distributed_sampler"] = False  # the data module shares the slices out itself
         config["default_root_dir"] = self.run_directory  # P40: never the working folder
         config["callbacks"] = [*(config["callbacks"] or []), *self._callbacks()]
@@ -220,6 +221,8 @@ class CardiacCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Write down what was selected, and on what."""
+        if distributed.is_initialized():  # what follows is done by one process
+            distributed.destroy_process_group()
         if not self.trainer.is_global_zero:
             return
         if self.done:
