@@ -7,6 +7,8 @@ from pathlib import Path
 import cardiac_mtl
 from cardiac_mtl.errors import UserError
 
+SWEEPS = "sweeps"
+
 
 def shipped_folder() -> Path:
     """Return the folder of YAML files: inside an installed package, beside it in a checkout."""
@@ -22,7 +24,12 @@ def experiments() -> list[Path]:
 
 def overlays() -> list[Path]:
     """Return the overlays, which come after an experiment: data sets, presets, loggers."""
-    return sorted(shipped_folder().glob("*/*.yaml"))
+    return sorted(path for path in shipped_folder().glob("*/*.yaml") if path.parent.name != SWEEPS)
+
+
+def sweeps() -> list[Path]:
+    """Return the files for `wandb sweep`, which are no configurations of ours."""
+    return sorted((shipped_folder() / SWEEPS).glob("*.yaml"))
 
 
 def find_config(name: str) -> Path:
@@ -43,9 +50,8 @@ def find_config(name: str) -> Path:
         return path
     root = shipped_folder()
     wanted = name.removeprefix("experiments/").removesuffix(".yaml")
-    known = {
-        file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.yaml")
-    }
+    files = [*experiments(), *overlays()]
+    known = {file.relative_to(root).with_suffix("").as_posix(): file for file in files}
     known |= {file.stem: file for file in known.values()}
     if wanted in known:
         return known[wanted]
@@ -74,6 +80,13 @@ def run(arguments: Sequence[str]) -> int:  # noqa: ARG001 - the command has no o
     print("\noverlays, given as a second --config after the experiment")
     for path in overlays():
         name = path.relative_to(shipped_folder()).with_suffix("").as_posix()
-        first = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
-        print(f"    {name:<20} {first}")
+        print(f"    {name:<20} {_first(path)}")
+    print("\nfor `wandb sweep`, which searches settings by their validation value")
+    for path in sweeps():
+        print(f"    {path}  {_first(path)}")
     return 0
+
+
+def _first(path: Path) -> str:
+    """Return the comment that a file begins with."""
+    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")

@@ -153,6 +153,8 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
     """
     threads = str(max(1, (os.cpu_count() or 1) // max(1, at_once)))
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    if jobs:  # one group of W&B for the whole study
+        environment = {"WANDB_RUN_GROUP": jobs[0].ledger.name, **environment}
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
     try:
         while waiting or running:

@@ -27,6 +27,7 @@ jobs=(
 )
 job=${{jobs[$SLURM_ARRAY_TASK_ID]}}
 cd {folder}
+export WANDB_RUN_GROUP=${{WANDB_RUN_GROUP:-{study}}}
 srun --kill-on-bad-exit=1 --output={ledger}/"$job".log --open-mode=append \\
   {python} -m cardiac_mtl.study {ledger} "$job"
 """
@@ -61,6 +62,7 @@ def script(
         jobs="\n".join(f"  {shlex.quote(job)}" for job in jobs),
         folder=shlex.quote(str(Path.cwd())),
         ledger=shlex.quote(str(ledger.resolve())),
+        study=shlex.quote(ledger.name),
         python=shlex.quote(sys.executable),
     )
 

@@ -1,5 +1,6 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -25,6 +26,7 @@ from cardiac_mtl.configuration import (
 )
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
+from cardiac_mtl.dashboard import GROUP, Examples, settle_loggers, write_offline_run
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
@@ -71,11 +73,13 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
         words, run = _words_of_run(words)
     try:
-        CardiacCLI(resolve_configs(words), run, announce)
+        cli = CardiacCLI(resolve_configs(words), run, announce)
     except ValueError as error:
         raise user_error_behind(error) or error from error
     finally:
         _end_wandb()
+    if cli.subcommand != "validate":
+        write_offline_run(cli.run_directory)
     return 0
 
 
@@ -161,7 +165,7 @@ class CardiacCLI(LightningCLI):
                 f"fold{config.data.init_args.fold}-seed{config.seed_everything}",
                 config_digest(self.kept),
             )
-            _save_in(self.run_directory, config.trainer.logger)
+            settle_loggers(config.trainer.logger, self.run_directory)
 
     @override
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -180,6 +184,8 @@ class CardiacCLI(LightningCLI):
             chosen = [logger for logger in others if isinstance(logger, Logger)]
             self.metrics = RunMetrics(self.run_directory)
             config["logger"] = [self.metrics, *chosen]
+            if chosen:
+                config["callbacks"].append(Examples(self.run_directory))
         else:
             # P4: slices of one volume on two devices would be scored apart
             config |= {"logger": False, "devices": 1, "num_nodes": 1, "barebones": False}
@@ -251,6 +257,10 @@ class CardiacCLI(LightningCLI):
             say(f"going on after epoch {epoch + 1}")
 
     def _conclude(self) -> None:
+        if self.trainer.fast_dev_run:
+            self._note(status="dry run")
+            say("a dry run: nothing was kept")
+            return
         best = self.best.best_model_score
         self._note(
             status="finished",
@@ -334,6 +344,7 @@ class CardiacCLI(LightningCLI):
                 "layout": data.layout,
                 "phantom": data.is_phantom,
                 "seed": seed,
+                "study": os.environ.get(GROUP),
                 **self.origin,
                 **provenance(),
             }
@@ -359,14 +370,6 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
-
-
-def _save_in(run_directory: Path, loggers: Any) -> None:  # noqa: ANN401 - Lightning's own union
-    """Have configured loggers write into the run directory where they were told no other place."""
-    for logger in loggers if isinstance(loggers, list) else [loggers]:
-        settings = logger.init_args if isinstance(logger, Namespace) else {}
-        if "save_dir" in settings and settings["save_dir"] in {None, "."}:
-            settings["save_dir"] = str(run_directory)
 
 
 def _words_of_run(words: list[str]) -> tuple[list[str], Path]:

@@ -180,6 +180,17 @@ def test_every_experiment_trains_and_tests(experiment, hearts, tmp_path):
     assert torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"] == 1
 
 
+@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
+def test_a_dry_run_of_every_experiment_ends_well_and_keeps_nothing(
+    experiment, hearts, tmp_path, capsys
+):
+    words = ["--config", "manifest", "--trainer.fast_dev_run", "true"]
+    assert fit(hearts, tmp_path, *words, experiment=experiment.stem) == 0
+    assert "a dry run: nothing was kept" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.ckpt"))
+    assert fit(hearts, tmp_path, *words, experiment=experiment.stem) == 0  # and may be repeated
+
+
 def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_path, capsys):
     more = ["--config", "manifest", "--data.paper_protocol", "true"]
     assert fit(hearts, tmp_path, *more) == 0

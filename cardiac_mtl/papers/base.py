@@ -30,7 +30,8 @@ class Paper(LightningModule):
 
     Logged, with stage `train` or `val` (under the paper protocol `test` in place of `val`):
     `<stage>/loss/<task>`, `<stage>/loss`, `val/dice_vol`, `val/dice_vol/<label>` and
-    `val/mae/<index>`; of the weighting `weight/<task>` and `s/<task>`.
+    `val/mae/<index>`; of the weighting `weight/<task>` and `s/<task>`; of the last step of an
+    epoch `grad_norm`, before clipping, and `lr`.
 
     Args:
         weighting: makes one loss of the tasks' losses; it also says which tasks there are.
@@ -80,6 +81,7 @@ class Paper(LightningModule):
     @override
     def on_train_epoch_start(self) -> None:
         self._train_losses: list[Tensor] = []
+        self._last_step: dict[str, float] = {}
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -91,6 +93,15 @@ class Paper(LightningModule):
         return total
 
     @override
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        if self.trainer.is_last_batch:  # of each epoch: the norm of every step would cost too much
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._last_step = {
+                "grad_norm": float(torch.nn.utils.get_total_norm(gradients)),
+                "lr": optimizer.param_groups[0]["lr"],
+            }
+
+    @override
     def on_train_epoch_end(self) -> None:
         sums = torch.stack(self._train_losses).mean(0)
         *means, total = self.trainer.strategy.reduce(sums, reduce_op="mean")
@@ -99,7 +110,7 @@ class Paper(LightningModule):
         self.log_dict(losses, logger=False)
         # Lightning would write them after the checkpoint of this epoch: a run that is killed
         # between the two, and goes on from there, would lack them
-        row = {name: float(value) for name, value in losses.items()}
+        row = {name: float(value) for name, value in losses.items()} | self._last_step
         batches = (self.current_epoch + 1) * int(self.trainer.num_training_batches)
         for logger in self.loggers:
             logger.log_metrics(row | {"epoch": self.current_epoch}, step=batches - 1)
@@ -117,12 +128,14 @@ class Paper(LightningModule):
         self._val_losses: list[Tensor] = []
 
     @override
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
         outputs = self(batch["image"])
         losses = self.losses(outputs, batch)
         terms = [torch.stack([losses[t].mean, losses[t].known]) for t in self.weighting.tasks]
         self._val_losses.append(torch.stack(terms).double())
-        self.scores.update(batch, self.predict(outputs))
+        prediction = self.predict(outputs)
+        self.scores.update(batch, prediction)
+        return prediction
 
     @override
     def on_validation_epoch_end(self) -> None:

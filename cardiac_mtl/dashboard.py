@@ -1,0 +1,227 @@
+"""Weights & Biases and TensorBoard: who a run is there, example pictures, and offline runs.
+
+`metrics.csv` is the source of truth. W&B cannot continue a run offline: each start leaves a
+segment of its own, and syncing them loses some (P44). Once a run has finished or is tested its
+segments are therefore replaced by one that holds everything.
+"""
+
+import hashlib
+import netrc
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import pandas as pd
+from jsonargparse import Namespace
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from typing_extensions import override
+
+from cardiac_mtl.configuration import read_yaml
+from cardiac_mtl.console import say
+from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
+from cardiac_mtl.report.figures import overlay
+from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, read_identity
+from data_modules.base import CardiacDataModule
+
+EXAMPLES = "examples"
+"""Folder of a run that holds the pictures of fixed validation cases."""
+GROUP = "WANDB_RUN_GROUP"
+"""W&B's own variable; `cv` sets it to the name of the study."""
+_PLACES = ("root", "splits", "cache_dir")
+_QUIET: dict[str, Any] = {
+    "x_disable_meta": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+}
+"""Command line, machine and user stay here: a path may name a patient or a person."""
+
+
+def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning's own union
+    """Give configured loggers their place, and W&B the identity of the run.
+
+    Args:
+        loggers: as configured for the trainer, changed in place.
+        run: directory of the run.
+    """
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        settings = logger.init_args if isinstance(logger, Namespace) else {}
+        if "save_dir" in settings and settings["save_dir"] in {None, "."}:
+            settings["save_dir"] = str(run)
+        if "id" in settings and settings["id"] is None and "WANDB_SWEEP_ID" not in os.environ:
+            settings["offline"] = settings["offline"] or not _has_key()
+            identity = _identity(run)
+            settings["id"], settings["name"] = identity.pop("id"), identity.pop("name")
+            silent = {"silent": settings["offline"]}
+            logger["dict_kwargs"] = {**identity, "settings": _QUIET | silent}
+        elif "sub_dir" in settings:  # one folder however often the run is continued
+            settings["name"], settings["version"] = "", ""
+            settings["sub_dir"] = settings["sub_dir"] or "tensorboard"
+
+
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the places of files."""
+    kept = {key: value for key, value in config.items() if key != "run_root"}
+    data = dict(kept.get("data") or {})
+    settings = dict(data.get("init_args") or {})
+    data["init_args"] = {key: value for key, value in settings.items() if key not in _PLACES}
+    return kept | {"data": data}
+
+
+def write_offline_run(run: Path) -> None:
+    """Replace the offline segments of a run by one that holds all that is on its disk.
+
+    Args:
+        run: directory of a run; nothing happens where W&B wrote nothing offline.
+    """
+    folder = run / "wandb"
+    if not list(folder.glob("offline-run-*")):
+        return
+    import wandb  # noqa: PLC0415 - takes a second
+
+    identity = read_identity(run)
+    config = public(read_yaml(run / CONFIG)) | {"run": identity}
+    project = config["trainer"]["logger"]["init_args"]["project"]
+    before = folder.rename(folder.with_name("wandb.before"))
+    settings = wandb.Settings(**_QUIET, silent=True)
+    with wandb.init(
+        project=project, dir=run, mode="offline", config=config, settings=settings, **_identity(run)
+    ) as written:
+        for step, row in sorted(_history(run).items()):
+            written.log({k: _content(v) for k, v in row.items()}, step=step)
+        table = run / "table.csv"
+        if table.is_file():
+            written.log({"test": wandb.Table(dataframe=pd.read_csv(table))})
+    shutil.rmtree(before)
+    (segment,) = folder.glob("offline-run-*")
+    say(f"W&B, offline: wandb sync {segment}")
+
+
+class Examples(Callback):
+    """Draws the same validation cases every few epochs, for the dashboards.
+
+    Under several processes the first draws those slices that it has.
+
+    Args:
+        run: directory of the run.
+        cases: how many.
+        every: epochs between two pictures of a case; the last epoch is always drawn.
+    """
+
+    def __init__(self, run: Path, cases: int = 3, every: int = 5) -> None:
+        self.folder = run / EXAMPLES
+        self.cases = cases
+        self.every = every
+
+    @override
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch, last = trainer.current_epoch, (trainer.max_epochs or 0) - 1
+        due = epoch % self.every == 0 or epoch == last
+        self._collector = CaseCollector() if due and trainer.is_global_zero else None
+        if trainer.sanity_checking:
+            self._collector = None
+
+    @override
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._collector is not None:
+            prediction: Prediction = outputs
+            collected: Batch = batch
+            self._collector.update(collected, prediction)
+
+    @override
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._collector is None:
+            return
+        data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self.folder.mkdir(exist_ok=True)
+        for case in list(self._collector.cases())[: self.cases]:
+            name = str(data.case_table.iloc[case.row]["case_id"])
+            self._show(trainer, name, self._draw(trainer.current_epoch, name, case))
+
+    def _draw(self, epoch: int, name: str, case: CollectedCase) -> Path:
+        path = self.folder / f"epoch{epoch:04d}_{name}.png"
+        given = (case.image, case.reference, case.predicted, case.spacing)
+        overlay(path, *given, title=name, subtitle=f"epoch {epoch + 1}")
+        return path
+
+    def _show(self, trainer: Trainer, name: str, picture: Path) -> None:
+        step = trainer.fit_loop.epoch_loop.total_batch_idx
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.log_image(f"{EXAMPLES}/{name}", [str(picture)], step=step)
+            elif isinstance(logger, TensorBoardLogger):
+                from matplotlib.image import imread  # noqa: PLC0415 - for TensorBoard alone
+
+                pixels = imread(picture)[..., :3]
+                logger.experiment.add_image(f"{EXAMPLES}/{name}", pixels, step, dataformats="HWC")
+
+
+def _identity(run: Path) -> dict[str, Any]:
+    """Return who a run is to W&B: the same each time that it is started (P43)."""
+    experiment, data, fold_seed, digest = run.parts[-4:]
+    fold, _, seed = fold_seed.partition("-")
+    whole = "/".join((experiment, data, fold_seed, digest))
+    return {
+        "id": hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()[:8],
+        "name": f"{experiment}-{fold}-{seed}",
+        "group": _study(run) or experiment,
+        "job_type": fold,
+        "tags": [experiment, data, seed],
+        "resume": "allow",
+    }
+
+
+def _study(run: Path) -> str | None:
+    """Return the study that a run belongs to: as it was begun, whoever looks at it later."""
+    if (run / IDENTITY).is_file():
+        return read_identity(run).get("study")
+    return os.environ.get(GROUP)
+
+
+def _history(run: Path) -> dict[int, dict[str, Any]]:
+    """Return all that was logged, by step; pictures as paths."""
+    history: dict[int, dict[str, Any]] = defaultdict(dict)
+    metrics = pd.read_csv(run / METRICS)
+    for row in metrics.to_dict("records"):
+        known = {str(key): value for key, value in row.items() if not pd.isna(value)}
+        history[int(known.pop("step"))] |= known
+    last_step = metrics.groupby("epoch")["step"].max()
+    for picture in sorted((run / EXAMPLES).glob("epoch*.png")):
+        epoch, _, case = picture.stem.removeprefix("epoch").partition("_")
+        if int(epoch) in last_step.index:
+            history[int(last_step[int(epoch)])][f"{EXAMPLES}/{case}"] = picture
+    return history
+
+
+def _content(value: Any) -> Any:  # noqa: ANN401 - a number or a picture
+    if not isinstance(value, Path):
+        return value
+    import wandb  # noqa: PLC0415 - takes a second
+
+    return wandb.Image(str(value))
+
+
+def _has_key() -> bool:
+    """Say whether W&B would let us in."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc().authenticators(host or "") is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
