@@ -154,15 +154,22 @@ class StopOnSignal(Callback):
     """
 
     @override
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:  # Lightning restores those that were there before
-                signal.signal(number, partial(_stop, trainer))
+                signal.signal(number, partial(_stop, trainer, trainer.current_epoch))
 
 
-def _stop(trainer: Trainer, number: int, _: object) -> None:
+def _stop(trainer: Trainer, began: int, number: int, _: object) -> None:
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
+    on_slurm = slurm.own_job() is not None
+    if number == signal.SIGUSR1 and on_slurm and trainer.current_epoch == began:
+        raise UserError(  # requeued, it would do the same epoch again for ever
+            "no epoch ended within the time of the job",
+            where="--time",
+            fix="ask for more, or make epochs shorter, as with --data.copies",
+        )
     if trainer.is_global_zero and number != signal.SIGINT:
         slurm.requeue()
     launcher = trainer.strategy.launcher

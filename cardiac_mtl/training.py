@@ -257,7 +257,7 @@ class CardiacCLI(LightningCLI):
             say(f"going on after epoch {epoch + 1}")
 
     def _conclude(self) -> None:
-        if self.trainer.fast_dev_run:
+        if self._config_of_command().trainer.fast_dev_run:
             self._note(status="dry run")
             say("a dry run: nothing was kept")
             return

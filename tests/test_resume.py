@@ -185,6 +185,21 @@ def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
     assert [one["after_epoch"] for one in resumed] == [0]
 
 
+def test_a_job_too_short_for_an_epoch_is_not_requeued_for_ever(
+    hearts, tmp_path, capsys, monkeypatch
+):
+    step = Paper.training_step
+
+    def interrupted(*args):
+        monkeypatch.setenv("SLURM_JOB_ID", "1")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return step(*args)
+
+    monkeypatch.setattr(Paper, "training_step", interrupted)
+    assert main(words(hearts, tmp_path)) == 2
+    assert "no epoch ended within the time of the job" in capsys.readouterr().err
+
+
 def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):
     given = words(hearts, tmp_path)
     assert killed("in a step", given) == -signal.SIGKILL

@@ -1,0 +1,124 @@
+"""Killing a training at random moments, and going on: does it end as if nothing had happened?
+
+    python -m benchmarks.kills [--kills 20] [--epochs 6]
+
+MTN on phantom hearts: once straight, then once for each kill: SIGKILL after a random part of the
+straight run's time, the same command again until it ends. Counted: runs that ended in the same
+weights, optimiser state and metrics.csv, bit for bit; files that were left half-written; epochs
+that each kill cost.
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.common import write
+from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=6)
+    options = parser.parse_args()
+    chance = random.Random(0)  # noqa: S311 - not for secrets
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        write_cohort("manifest", root / "hearts", patients=6, phases=2, seed=0)
+        started = time.monotonic()
+        fit(root, "straight", options.epochs).wait()
+        straight, duration = outcome(root / "straight"), time.monotonic() - started
+        same, halves, resumed, moments = 0, 0, [], []
+        for number in range(options.kills):
+            moments.append(round(chance.uniform(0.2, 0.95) * duration, 2))
+            place = f"killed{number}"
+            process = fit(root, place, options.epochs)
+            try:
+                process.wait(moments[-1])
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            unread = unreadable(root / place)
+            again = fit(root, place, options.epochs)
+            again.wait()
+            halves += unread
+            same += again.returncode == 0 and equal(outcome(root / place), straight)
+            resumed.append(after(root / place))
+            print(f"kill {number + 1} at {moments[-1]} s: went on after epoch {resumed[-1]}")
+    write(
+        "kills",
+        {
+            "kills": options.kills,
+            "epochs": options.epochs,
+            "straight_run_s": round(duration, 1),
+            "killed_at_s": moments,
+            "went_on_after_epoch": resumed,
+            "ended_bit_identical": same,
+            "unreadable_checkpoints_after_a_kill": halves,
+        },
+    )
+
+
+def fit(root: Path, place: str, epochs: int) -> subprocess.Popen[bytes]:
+    """Start the training."""
+    words = [
+        "fit", "--config", "mtn_uncertainty", "--config", "manifest", "--config", "debug",
+        "--data.root", str(root / "hearts"), "--data.cache_dir", str(root / "cache"),
+        "--data.num_folds", "3", "--data.copies", "5", "--data.augmentation.noise", "0.1",
+        "--trainer.limit_train_batches", "1.0", "--trainer.accelerator", "cpu",
+        "--trainer.max_epochs", str(epochs), "--run_root", str(root / place),
+    ]  # fmt: skip
+    code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
+    quiet = subprocess.DEVNULL
+    return subprocess.Popen([sys.executable, "-c", code, *words], stdout=quiet, stderr=quiet)  # noqa: S603
+
+
+def outcome(run_root: Path) -> tuple[object, object, str]:
+    """Return weights, optimiser state and curves of the one run below a folder."""
+    (identity,) = run_root.rglob(IDENTITY)
+    run = identity.parent
+    last = torch.load(run / LAST, weights_only=True)  # noqa: TID251 - to compare
+    return last["state_dict"], last["optimizer_states"][0]["state"], (run / METRICS).read_text()
+
+
+def equal(one: object, other: object) -> bool:
+    """Say whether two outcomes are the same, bit for bit."""
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return all(equal(a, b) for a, b in zip(one, other, strict=True))
+    return one == other
+
+
+def unreadable(run_root: Path) -> int:
+    """Count the checkpoints under their own name that cannot be read."""
+    count = 0
+    for path in (*run_root.rglob(Path(LAST).name), *run_root.rglob(Path(BEST).name)):
+        try:
+            torch.load(path, weights_only=True)  # noqa: TID251 - to count
+        except Exception as error:  # noqa: BLE001 - whatever it is, it counts
+            print(f"{path}: {error}")
+            count += 1
+    return count
+
+
+def after(run_root: Path) -> int:
+    """Return the epoch, from 1, after which the second start went on; 0 when it began anew."""
+    (identity,) = run_root.rglob(IDENTITY)
+    resumed = json.loads(identity.read_text()).get("resumed", [])
+    return resumed[-1]["after_epoch"] + 1 if resumed else 0
+
+
+if __name__ == "__main__":
+    main()
