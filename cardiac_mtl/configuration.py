@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +17,7 @@ from cardiac_mtl.catalogue import find_config
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.phantom_cohort import default_cohort
+from cardiac_mtl.runs import CONFIG, find_run
 from data_modules.base import CardiacDataModule
 
 FIX_FOLLOWS = "; "
@@ -58,6 +60,35 @@ def _readable(name: str) -> Path:
     path = find_config(name)
     read_yaml(path)
     return path
+
+
+def words_of_run(words: list[str]) -> tuple[list[str], Path]:
+    """Turn `test --run DIR ...` into the configuration of that run and what else was asked.
+
+    Returns:
+        The words that stand for it, and the run's directory.
+
+    Raises:
+        UserError: no run is given, or there is none.
+    """
+    given = dict(enumerate(words))
+    for place, word in given.items():
+        name, equals, value = word.partition("=")
+        if name == "--run":
+            rest = words[1:place] + words[place + (1 if equals else 2) :]
+            run_directory = find_run(Path(value if equals else given.get(place + 1, "")))
+            return [words[0], "--config", str(run_directory / CONFIG), *rest], run_directory
+    raise UserError(
+        "which run?", where=words[0], fix=f"give `cardiac-mtl {words[0]} --run DIR` of a `fit`"
+    )
+
+
+def experiment_name(words: list[str]) -> str:
+    """Return the stem of the first configuration; `config.yaml` of a run overrides it."""
+    for word, following in pairwise(words):
+        if word == "--config":
+            return Path(following).stem
+    return "unnamed"
 
 
 def data_class(data: Namespace) -> type[CardiacDataModule]:

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,11 @@ import data_modules
 from cardiac_mtl.configuration import (
     OneLineParser,
     data_class,
+    experiment_name,
     phantom_if_no_root,
     resolve_configs,
     user_error_behind,
+    words_of_run,
 )
 from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
@@ -40,7 +41,6 @@ from cardiac_mtl.runs import (
     LAST,
     PROVENANCE,
     config_digest,
-    find_run,
     now,
     provenance,
     read_checkpoint,
@@ -71,7 +71,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     quiet_libraries()
     words, run = list(arguments), None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
-        words, run = _words_of_run(words)
+        words, run = words_of_run(words)
     try:
         cli = CardiacCLI(resolve_configs(words), run, announce)
     except ValueError as error:
@@ -108,7 +108,7 @@ class CardiacCLI(LightningCLI):
         announce: Callable[[Path], None] | None = None,
     ) -> None:
         self.announce = announce
-        self.experiment = _experiment_name(words)
+        self.experiment = experiment_name(words)
         self.run_directory = run or Path()
         super().__init__(
             Paper,
@@ -370,28 +370,6 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
-
-
-def _words_of_run(words: list[str]) -> tuple[list[str], Path]:
-    """Turn `test --run DIR ...` into the configuration of that run and what else was asked."""
-    given = dict(enumerate(words))
-    for place, word in given.items():
-        name, equals, value = word.partition("=")
-        if name == "--run":
-            rest = words[1:place] + words[place + (1 if equals else 2) :]
-            run_directory = find_run(Path(value if equals else given.get(place + 1, "")))
-            return [words[0], "--config", str(run_directory / CONFIG), *rest], run_directory
-    raise UserError(
-        "which run?", where=words[0], fix=f"give `cardiac-mtl {words[0]} --run DIR` of a `fit`"
-    )
-
-
-def _experiment_name(words: list[str]) -> str:
-    """Return the stem of the first configuration; `config.yaml` of a run overrides it."""
-    for word, following in pairwise(words):
-        if word == "--config":
-            return Path(following).stem
-    return "unnamed"
 
 
 def _refuse_shadowed_package() -> None:
