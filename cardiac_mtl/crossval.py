@@ -100,7 +100,7 @@ def _parser() -> OptionParser:
     cluster.add_argument("--nodes", type=int, default=1, help="[1]")
     cluster.add_argument("--cpus", type=int, help="for each GPU, or each node without")
     cluster.add_argument("--mem", help="on each node, as 16G")
-    cluster.add_argument("--sbatch", default="", help="further options, as '--qos=low --nice'")
+    cluster.add_argument("--sbatch", default="", help="further options, as --sbatch='--qos=low'")
     return parser
 
 

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-import torch
-
 import cardiac_mtl
 from cardiac_mtl.errors import UserError
 
@@ -107,6 +105,8 @@ def read_identity(run: Path) -> dict[str, Any]:
 
 def provenance() -> dict[str, Any]:
     """Return what produced a run: command, versions, git commit, machine, time."""
+    import torch
+
     return {
         "command": shlex.join(["cardiac-mtl", *sys.argv[1:]]),
         "started_at": now(),
@@ -132,6 +132,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: it is absent, damaged, holds code, or was not written by cardiac-mtl.
     """
+    import torch
+
     where = str(path)
     if not path.is_file():
         raise UserError("no such checkpoint", where=where, fix="give one that `fit` wrote")

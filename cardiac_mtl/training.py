@@ -25,13 +25,14 @@ from cardiac_mtl.configuration import (
     user_error_behind,
     words_of_run,
 )
-from cardiac_mtl.console import on_terminal, progress, quiet_libraries, say
+from cardiac_mtl.console import on_terminal, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.dashboard import GROUP, Examples, settle_loggers, write_offline_run
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.precision import on_gpu, suited_precision
+from cardiac_mtl.progress import progress
 from cardiac_mtl.resume import SeedEpochs, StopOnSignal, claim, last_whole_epoch, plugins
 from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
@@ -78,7 +79,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
         raise user_error_behind(error) or error from error
     finally:
         _end_wandb()
-    if cli.subcommand != "validate":
+    if cli.subcommand != "validate" and cli.trainer.is_global_zero:
         write_offline_run(cli.run_directory)
     return 0
 

@@ -168,3 +168,8 @@ def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
         os.kill(pid, 0)
     job = Job(ledger, path.stem.partition("-")[0], 0, 0, ())
     assert job.state()["state"] in {LOST, STOPPED}
+
+
+def test_what_looks_after_runs_imports_no_torch():
+    code = "import sys, cardiac_mtl.crossval; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

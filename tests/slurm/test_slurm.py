@@ -157,6 +157,21 @@ def test_a_job_that_a_person_cancels_is_not_requeued(cluster, hearts, tmp_path):
     assert study.ask("squeue", "--noheader", "--states=PENDING,RUNNING") == ""
 
 
+def test_a_run_may_have_several_tasks(cluster, hearts, tmp_path):
+    more = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--sbatch=--ntasks-per-node=2")
+    given = words(hearts, tmp_path, "--launcher", "slurm", "--folds", "2", "--mem", "3000M", *more)
+    process = start(given, cluster)
+    shown, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, shown
+    (ledger,) = (tmp_path / "cv").iterdir()
+    log = (ledger / "mtn_uncertainty-fold0-seed0.log").read_text()
+    assert "GLOBAL_RANK: 1, MEMBER: 2/2" in log
+    assert log.count("run directory: ") == 1
+    run = Path(Study(ledger, cluster).job(0)["run"])
+    assert "epoch" in (run / "metrics.csv").read_text()
+    assert (run / "cases.csv").is_file()
+
+
 def test_what_slurm_refuses_is_one_line(cluster, hearts, tmp_path):
     given = words(hearts, tmp_path, "--launcher", "slurm", "--partition", "nowhere")
     process = start(given, cluster)
