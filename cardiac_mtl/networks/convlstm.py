@@ -3,8 +3,13 @@
 Source: Shi et al., NeurIPS 2015, without peepholes, as Xu et al. (MuTGAN), eq. 2, write it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
+from torch.nn import functional as F
+from torch.nn.grad import conv2d_weight
 
 from cardiac_mtl.errors import UserError
 
@@ -51,19 +56,79 @@ class ConvLSTM(nn.Module):
         """
         count, _, length = frames.shape[:3]
         flat = frames.transpose(1, 2).flatten(0, 1)
-        gates = self.input(flat).unflatten(0, (count, length)).unbind(1)
-        states = []
-        for gate in gates:
-            state = self._step(gate, state)
-            states.append(state[0])
-        assert state is not None
-        return torch.stack(states, dim=2), state
+        gates = self.input(flat).unflatten(0, (count, length)).transpose(0, 1)
+        if state is None:
+            zeros = gates.new_zeros(count, self.hidden, *frames.shape[3:])
+            state = zeros, zeros
+        states, cell = Recurrence.apply(  # type: ignore[no-untyped-call]
+            gates, self.recurrent.weight, *state
+        )
+        return states.permute(1, 2, 0, 3, 4), (states[-1], cell)
 
-    def _step(self, gate: Tensor, state: State | None) -> State:
-        if state is None:  # a convolution of zeros is left out
-            i, _, o, g = gate.chunk(4, dim=1)
-            cell = i.sigmoid() * g.tanh()
-        else:
-            i, f, o, g = (gate + self.recurrent(state[0])).chunk(4, dim=1)
-            cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
-        return o.sigmoid() * cell.tanh(), cell
+
+class Recurrence(torch.autograd.Function):
+    """The part of a ConvLSTM that goes frame by frame, with its gradient written out.
+
+    The gradient of the hidden convolution's weights is one convolution over all frames, where
+    autograd would do one for each, and the gates keep what they need and no more.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, gates: Tensor, weight: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run over the frames.
+
+        Args:
+            ctx: keeps what the gradient needs.
+            gates: (T, B, 4 hidden, H, W), of the input, before the non-linearity.
+            weight: (4 hidden, hidden, k, k), of the hidden convolution.
+            hidden: (B, hidden, H, W), from before the first frame.
+            cell: as `hidden`.
+
+        Returns:
+            Hidden states (T, B, hidden, H, W), and the last cell.
+        """
+        kernel, padding = weight.to(gates.dtype), weight.shape[-1] // 2
+        hidden, cell = hidden.to(gates.dtype), cell.to(gates.dtype)
+        opened, states, cells = torch.empty_like(gates), [hidden], [cell]
+        channels = hidden.shape[1]
+        for gate, out in zip(gates, opened, strict=True):
+            torch.add(gate, F.conv2d(states[-1], kernel, padding=padding), out=out)
+            out[:, : 3 * channels].sigmoid_()
+            out[:, 3 * channels :].tanh_()
+            i, f, o, g = out.chunk(4, dim=1)
+            cells.append(torch.addcmul(f * cells[-1], i, g))
+            states.append(o * cells[-1].tanh())
+        ctx.save_for_backward(weight, opened, torch.stack(states), torch.stack(cells))
+        return torch.stack(states[1:]), cells[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch gives saved tensors no type
+        to_states: Tensor,
+        to_cell: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients of the arguments of `forward`."""
+        weight, opened, states, cells = ctx.saved_tensors
+        kernel, padding = weight.to(opened.dtype), weight.shape[-1] // 2
+        to_gates = torch.empty_like(opened)
+        to_hidden: Tensor | None = None
+        for t in range(len(opened) - 1, -1, -1):
+            i, f, o, g = opened[t].chunk(4, dim=1)
+            to_i, to_f, to_o, to_g = to_gates[t].chunk(4, dim=1)
+            arriving = to_states[t] if to_hidden is None else to_states[t] + to_hidden
+            squashed = cells[t + 1].tanh()
+            to_cell = torch.addcmul(to_cell, arriving * o, 1 - squashed * squashed)
+            torch.mul(arriving * squashed, o - o * o, out=to_o)
+            torch.mul(to_cell * g, i - i * i, out=to_i)
+            torch.mul(to_cell * cells[t], f - f * f, out=to_f)
+            torch.mul(to_cell * i, 1 - g * g, out=to_g)
+            to_cell = to_cell * f
+            to_hidden = F.conv_transpose2d(to_gates[t], kernel, padding=padding)
+        to_weight = conv2d_weight(
+            states[:-1].flatten(0, 1), weight.shape, to_gates.flatten(0, 1), padding=padding
+        )
+        assert to_hidden is not None
+        return to_gates, to_weight.to(weight.dtype), to_hidden, to_cell

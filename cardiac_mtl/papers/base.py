@@ -80,17 +80,24 @@ class Paper(LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        self._train_losses: list[Tensor] = []
+        self._trained: list[dict[str, Tensor]] = []
         self._last_step: dict[str, float] = {}
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         losses = over_all_ranks(self.losses(self(batch["image"]), batch))
         total = self.weighting(losses)
-        # kept on the device until the epoch ends: a call of `log` costs more than this step does
-        means = [losses[task].mean for task in self.weighting.tasks]
-        self._train_losses.append(torch.stack([*means, total]).detach())
+        self.keep_for_log({f"loss/{task}": losses[task].mean for task in self.weighting.tasks})
+        self.keep_for_log({"loss": total})
         return total
+
+    def keep_for_log(self, values: Mapping[str, Tensor]) -> None:
+        """Log the mean of scalars over the epoch, under `train/`.
+
+        They stay on the device until it ends: a call of `log` costs more than a step of a small
+        network does.
+        """
+        self._trained.append({name: value.detach() for name, value in values.items()})
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -103,25 +110,29 @@ class Paper(LightningModule):
 
     @override
     def on_train_epoch_end(self) -> None:
-        sums = torch.stack(self._train_losses).mean(0)
-        *means, total = self.trainer.strategy.reduce(sums, reduce_op="mean")
-        names = [f"train/loss/{task}" for task in self.weighting.tasks]
-        losses = dict(zip([*names, "train/loss"], [*means, total], strict=True))
-        self.log_dict(losses, logger=False)
+        means = {f"train/{name}": value for name, value in self._means_of_epoch().items()}
+        self.log_dict(means, logger=False)
         # Lightning would write them after the checkpoint of this epoch: a run that is killed
         # between the two, and goes on from there, would lack them
-        row = {name: float(value) for name, value in losses.items()} | self._last_step
+        row = {name: float(value) for name, value in means.items()} | self._last_step
         batches = (self.current_epoch + 1) * int(self.trainer.num_training_batches)
         for logger in self.loggers:
             logger.log_metrics(row | {"epoch": self.current_epoch}, step=batches - 1)
         # P49: what follows a loss that is no number would be noise
-        tasks = zip(self.weighting.tasks, means, strict=True)
-        if lost := [task for task, mean in tasks if not mean.isfinite()]:
+        if lost := [t for t in self.weighting.tasks if not means[f"train/loss/{t}"].isfinite()]:
             raise UserError(
                 f"the loss of {', '.join(lost)} is not finite",
                 where=f"epoch {self.current_epoch + 1}",
                 fix="lower the learning rate, or look at the data with `cardiac-mtl check`",
             )
+
+    def _means_of_epoch(self) -> dict[str, Tensor]:
+        names = list(dict.fromkeys(name for kept in self._trained for name in kept))
+        means = [
+            torch.stack([kept[n] for kept in self._trained if n in kept]).mean() for n in names
+        ]
+        over_ranks = self.trainer.strategy.reduce(torch.stack(means), reduce_op="mean")
+        return dict(zip(names, over_ranks, strict=True))
 
     @override
     def on_validation_epoch_start(self) -> None:

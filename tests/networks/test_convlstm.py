@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.networks.convlstm import ConvLSTM
+from cardiac_mtl.networks.convlstm import ConvLSTM, Recurrence
 
 
 def plain(layer, frames):
@@ -13,11 +13,11 @@ def plain(layer, frames):
     kernel = layer.input.kernel_size[0]
     both = nn.Conv2d(
         layer.input.in_channels + layer.hidden, 4 * layer.hidden, kernel, padding=kernel // 2
-    )
+    ).to(frames.dtype)
     with torch.no_grad():
         both.weight.copy_(torch.cat([layer.input.weight, layer.recurrent.weight], dim=1))
         both.bias.copy_(layer.input.bias)
-    hidden = cell = torch.zeros(len(frames), layer.hidden, *frames.shape[3:])
+    hidden = cell = frames.new_zeros(len(frames), layer.hidden, *frames.shape[3:])
     states = []
     for frame in frames.unbind(2):
         i, f, o, g = both(torch.cat([frame, hidden], dim=1)).chunk(4, dim=1)
@@ -37,6 +37,37 @@ def test_it_is_the_plain_cell(kernel):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(hidden, last, atol=1e-5, rtol=0)
     torch.testing.assert_close(cell, memory, atol=1e-5, rtol=0)
+
+
+def test_its_gradient_is_that_of_the_plain_cell():
+    torch.manual_seed(0)
+    layer, frames = ConvLSTM(2, 3).double(), torch.randn(2, 2, 5, 6, 7).double()
+    gradients = []
+    for run in (layer, lambda given: plain(layer, given)):
+        given = frames.clone().requires_grad_()
+        states, (hidden, cell) = run(given)
+        seeds = torch.linspace(-1, 1, states.numel()).double().reshape(states.shape)
+        loss = (states * seeds).sum() + hidden.square().sum() + (cell * hidden).sum()
+        gradients += torch.autograd.grad(loss, given)
+    torch.testing.assert_close(*gradients)
+
+
+def test_its_gradient_is_that_of_finite_differences():
+    torch.manual_seed(0)
+    shapes = [(3, 2, 8, 4, 3), (8, 2, 3, 3), (2, 2, 4, 3), (2, 2, 4, 3)]
+    given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
+    assert torch.autograd.gradcheck(Recurrence.apply, given)
+
+
+def test_it_computes_in_bfloat16_and_keeps_gradients_in_float32():
+    torch.manual_seed(0)
+    layer, frames = ConvLSTM(1, 4), torch.randn(1, 1, 4, 8, 8)
+    exact, _ = layer(frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = layer(frames)
+        found.float().square().sum().backward()
+    torch.testing.assert_close(found.float(), exact, atol=0.02, rtol=0.05)
+    assert {p.grad.dtype for p in layer.parameters()} == {torch.float32}
 
 
 def test_two_halves_are_the_whole():

@@ -1,0 +1,118 @@
+"""What the adversarial papers share: two optimisers, stepped by hand.
+
+What Lightning leaves out in manual optimisation is done here, once: schedulers are stepped (P18),
+gradients are clipped after they were unscaled (P20), batches are counted (P16); what it would
+ignore is refused.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from cardiac_mtl.contracts import Batch
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.losses import over_all_ranks
+from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.weighting import Weighting
+
+PLAYERS = ("generator", "discriminator")
+"""In the order of the optimisers."""
+
+
+class AdversarialPaper(Paper):
+    """A paper with a generator and a discriminator, updated in turn on each batch.
+
+    `configure_optimizers` returns their two optimisers, in this order, and a schedule for each.
+    Logged beside what every paper logs: `train/adversarial`, `train/discriminator` and, of the
+    last step of an epoch, `grad_norm/<player>`, before clipping.
+
+    Args:
+        weighting: of the tasks' losses, which the generator minimises.
+        clip_norm: largest norm of the gradient of either, 0 for none.
+    """
+
+    batches_seen: Tensor
+
+    def __init__(self, weighting: Weighting, clip_norm: float = 0.0) -> None:
+        super().__init__(weighting)
+        self.automatic_optimization = False
+        self.clip_norm = clip_norm
+        self.register_buffer("batches_seen", torch.zeros((), dtype=torch.long))
+
+    @abstractmethod
+    def adversarial_loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return what the generator minimises beside the losses of its tasks."""
+
+    @abstractmethod
+    def discriminator_loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Return what the discriminator minimises; the outputs are detached."""
+
+    @override
+    def on_fit_start(self) -> None:
+        # every step of either optimiser counts: training would end after half of them
+        if self.trainer.max_steps != -1:
+            raise UserError(
+                f"max_steps {self.trainer.max_steps} means half as many batches, with two players",
+                where="trainer.max_steps",
+                fix="give trainer.max_epochs",
+            )
+
+    @override
+    def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
+        generator, discriminator = self._optimizers()
+        self.toggle_optimizer(generator)
+        try:
+            outputs = self(batch["image"])
+            losses = over_all_ranks(self.losses(outputs, batch))
+            total, adversarial = self.weighting(losses), self.adversarial_loss(outputs, batch)
+            self._step(generator, total + adversarial)
+        finally:
+            self.untoggle_optimizer(generator)
+        self.toggle_optimizer(discriminator)
+        try:
+            made = {name: value.detach() for name, value in outputs.items()}
+            judged = self.discriminator_loss(made, batch)
+            self._step(discriminator, judged)
+        finally:
+            self.untoggle_optimizer(discriminator)
+        self.batches_seen += 1
+        self.keep_for_log({f"loss/{task}": losses[task].mean for task in self.weighting.tasks})
+        self.keep_for_log({"loss": total, "adversarial": adversarial, "discriminator": judged})
+
+    def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    @override
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        owned = [p for group in optimizer.param_groups for p in group["params"]]
+        gradients = [p.grad for p in owned if p.grad is not None]
+        if not self.clip_norm and not self.trainer.is_last_batch:
+            return
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if self.clip_norm:
+            torch.nn.utils.clip_grads_with_norm_(owned, self.clip_norm, norm)
+        if self.trainer.is_last_batch:
+            player = PLAYERS[[o.optimizer for o in self._optimizers()].index(optimizer)]
+            self._last_step |= {
+                f"grad_norm/{player}": float(norm),
+                f"lr/{player}": optimizer.param_groups[0]["lr"],
+            }
+
+    @override
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        schedulers = self.lr_schedulers() or []
+        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+            scheduler.step()
+
+    def _optimizers(self) -> list[LightningOptimizer]:
+        found = self.optimizers()
+        assert isinstance(found, list)
+        return found  # type: ignore[return-value]
