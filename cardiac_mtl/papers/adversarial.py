@@ -110,9 +110,9 @@ class AdversarialPaper(Paper):
         super().on_train_epoch_end()
         schedulers = self.lr_schedulers() or []
         for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()
+            scheduler.step()  # type: ignore[call-arg]  # one by epoch, not by plateau
 
     def _optimizers(self) -> list[LightningOptimizer]:
         found = self.optimizers()
         assert isinstance(found, list)
-        return found  # type: ignore[return-value]
+        return found
