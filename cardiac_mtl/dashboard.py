@@ -10,7 +10,7 @@ import netrc
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -19,7 +19,7 @@ import pandas as pd
 from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
 from cardiac_mtl.configuration import read_yaml
@@ -66,13 +66,29 @@ def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning
             settings["sub_dir"] = settings["sub_dir"] or "tensorboard"
 
 
-def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration without the places of files."""
+def describe(
+    loggers: Sequence[Logger], config: Mapping[str, Any], identity: Mapping[str, Any]
+) -> None:
+    """Tell W&B the configuration of a run, and where it comes from.
+
+    Args:
+        loggers: of the trainer.
+        config: whole, as in `config.yaml`.
+        identity: as in `run.json`.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.config.update(public(config, identity), allow_val_change=True)
+
+
+def public(config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run and where it comes from, without the places of files."""
     kept = {key: value for key, value in config.items() if key != "run_root"}
     data = dict(kept.get("data") or {})
     settings = dict(data.get("init_args") or {})
     data["init_args"] = {key: value for key, value in settings.items() if key not in _PLACES}
-    return kept | {"data": data}
+    run = {key: value for key, value in identity.items() if key != "command"}
+    return kept | {"data": data, "run": run}
 
 
 def write_offline_run(run: Path) -> None:
@@ -87,7 +103,7 @@ def write_offline_run(run: Path) -> None:
     import wandb  # noqa: PLC0415 - takes a second
 
     identity = read_identity(run)
-    config = public(read_yaml(run / CONFIG)) | {"run": identity}
+    config = public(read_yaml(run / CONFIG), identity)
     project = config["trainer"]["logger"]["init_args"]["project"]
     before = folder.rename(folder.with_name("wandb.before"))
     settings = wandb.Settings(**_QUIET, silent=True)

@@ -77,6 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         "--indices", default="", help="label whose seven infarct indices are measured by slice"
     )
     options = parser.parse_args(arguments[1:])
+    options.command = arguments
     settings = _Settings(read_labels(options.labels), options.tolerance, options.indices)
     if options.indices and options.indices not in settings.labels:
         raise UserError(
@@ -263,7 +264,7 @@ def _write(
         "selected_on": "not known",
         "labels": settings.labels,
         "findings": dict(Counter(finding.code for finding in findings)),
-        **provenance(),
+        **provenance(options.command),
     }
     write_identity(output, identity)
     say(to_text(table))

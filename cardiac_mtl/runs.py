@@ -12,8 +12,7 @@ import platform
 import re
 import shlex
 import subprocess
-import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -103,12 +102,16 @@ def read_identity(run: Path) -> dict[str, Any]:
         ) from error
 
 
-def provenance() -> dict[str, Any]:
-    """Return what produced a run: command, versions, git commit, machine, time."""
+def provenance(command: Sequence[str] = ()) -> dict[str, Any]:
+    """Return what produced a run: command, versions, git commit, machine, time.
+
+    Args:
+        command: the words after `cardiac-mtl`.
+    """
     import torch
 
     return {
-        "command": shlex.join(["cardiac-mtl", *sys.argv[1:]]),
+        "command": shlex.join(["cardiac-mtl", *command]),
         "started_at": now(),
         "git_commit": _git_commit(),
         "versions": {"cardiac-mtl": cardiac_mtl.__version__, **_versions()},

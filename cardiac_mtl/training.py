@@ -27,7 +27,7 @@ from cardiac_mtl.configuration import (
 )
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
-from cardiac_mtl.dashboard import GROUP, Examples, settle_loggers, write_offline_run
+from cardiac_mtl.dashboard import GROUP, Examples, describe, settle_loggers, write_offline_run
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
@@ -74,7 +74,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     if words[0] != "fit" and not {"-h", "--help"} & set(words):
         words, run = words_of_run(words)
     try:
-        cli = CardiacCLI(resolve_configs(words), run, announce)
+        cli = CardiacCLI(resolve_configs(words), run, announce, arguments)
     except ValueError as error:
         raise user_error_behind(error) or error from error
     finally:
@@ -97,6 +97,7 @@ class CardiacCLI(LightningCLI):
         words: of the command line, after `cardiac-mtl`.
         run: directory of an existing run, for `validate` and `test`; `fit` names its own.
         announce: told the run directory once `fit` has made it.
+        command: the words as they were given, for `run.json`.
     """
 
     model: Paper
@@ -107,8 +108,10 @@ class CardiacCLI(LightningCLI):
         words: list[str],
         run: Path | None,
         announce: Callable[[Path], None] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
         self.announce = announce
+        self.command = command
         self.experiment = experiment_name(words)
         self.run_directory = run or Path()
         super().__init__(
@@ -253,6 +256,7 @@ class CardiacCLI(LightningCLI):
             here = {"after_epoch": epoch, "at": now(), "git_commit": provenance()["git_commit"]}
             self._note(resumed=[*earlier, here])
         self._note(status="running", precision=self.trainer.precision)
+        describe(self.trainer.loggers, self.kept, self.identity)
         self._introduce()
         if epoch is not None:
             say(f"going on after epoch {epoch + 1}")
@@ -347,7 +351,7 @@ class CardiacCLI(LightningCLI):
                 "seed": seed,
                 "study": os.environ.get(GROUP),
                 **self.origin,
-                **provenance(),
+                **provenance(self.command),
             }
         self.identity |= facts
         write_identity(self.run_directory, self.identity)

@@ -147,7 +147,11 @@ def test_a_run_without_key_is_offline_and_one_with_a_key_is_not(monkeypatch, tmp
 
 def test_places_are_no_part_of_what_is_shown():
     config = {"run_root": "a", "data": {"class_path": "x", "init_args": {"root": "b", "fold": 1}}}
-    assert public(config) == {"data": {"class_path": "x", "init_args": {"fold": 1}}}
+    shown = public(config, {"command": "cardiac-mtl fit --data.root b", "seed": 0})
+    assert shown == {
+        "data": {"class_path": "x", "init_args": {"fold": 1}},
+        "run": {"seed": 0},
+    }
 
 
 def test_tensorboard_is_told_the_same(hearts, tmp_path):
