@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
+from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
@@ -25,6 +26,21 @@ MOST_ALIASES = 20
 """In a YAML file: a few lines of aliases of aliases would unfold to gigabytes."""
 MOST_BRACKETS = 2000
 """In a YAML file: the reader takes minutes over twenty thousand nested lists."""
+
+
+def _whole_numbers_stay_whole() -> None:
+    """Have `limit_train_batches: 1` mean one batch, whatever was imported before.
+
+    `typing` hands out whichever of Optional[Union[int, float]] and Optional[Union[float, int]] was
+    made first, by any library; by the second, jsonargparse reads 1 as 1.0, all of the batches.
+    """
+    annotations = Trainer.__init__.__annotations__
+    for name in ("train", "val", "test", "predict"):
+        annotations[f"limit_{name}_batches"] = int | float | None
+    annotations["overfit_batches"] = int | float
+
+
+_whole_numbers_stay_whole()
 
 
 class OneLineParser(LightningArgumentParser):

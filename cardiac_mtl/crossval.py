@@ -7,6 +7,7 @@ waited for, what failed or was lost goes on where it was.
 import hashlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -128,6 +129,7 @@ def plan(
             )
     if folds < 2:
         raise UserError(f"{folds} folds", where="--folds", fix="give at least 2")
+    run_root = run_root.resolve()  # a study may be called from any folder
     experiments, overlays = configs[0].split(","), configs[1:]
     files = [find_config(name) for name in (*experiments, *overlays)]
     # a changed file is another study: nothing of the old one must be taken for it
@@ -152,7 +154,9 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
         at_once: processes; each gets its share of the processors.
     """
     threads = str(max(1, (os.cpu_count() or 1) // max(1, at_once)))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    # within an allocation of SLURM, a run that is started here is none of its jobs
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
+    environment = {"OMP_NUM_THREADS": threads, **ours}
     if jobs:  # one group of W&B for the whole study
         environment = {"WANDB_RUN_GROUP": jobs[0].ledger.name, **environment}
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
@@ -228,11 +232,15 @@ def _submit(jobs: Sequence[Job], todo: Sequence[int], options: Namespace) -> Non
         slurm.script(ledger, names, todo, options.jobs, _of_cluster(options)), encoding="utf-8"
     )
     number = slurm.submit(file)
-    for k in todo:  # held till now, so that no job has written its own state yet
-        before = jobs[k].state()
-        kept = {key: before[key] for key in ("run",) if key in before}
-        jobs[k].write(state=QUEUED, slurm=f"{number}_{k}", **kept)
-    slurm.release(number)
+    try:
+        for k in todo:  # held till now, so that no job has written its own state yet
+            before = jobs[k].state()
+            kept = {key: before[key] for key in ("run",) if key in before}
+            jobs[k].write(state=QUEUED, slurm=f"{number}_{k}", **kept)
+        slurm.release(number)
+    except BaseException:  # held, they would wait for ever
+        slurm.cancel(number)
+        raise
     say(f"submitted {len(todo)} runs as job {number}, script: {file}")
 
 
@@ -255,7 +263,7 @@ def _of_cluster(options: Namespace) -> list[str]:
         found.append(f"--gres=gpu:{options.gpus}")
     if options.cpus:
         found.append(f"--cpus-per-task={options.cpus}")
-    return found + options.sbatch.split()
+    return found + shlex.split(options.sbatch)
 
 
 def _tell(job: Job) -> None:

@@ -26,6 +26,7 @@ from cardiac_mtl.configuration import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
+from cardiac_mtl.papers.base import last_step
 from cardiac_mtl.report.figures import overlay
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, read_identity
 from data_modules.base import CardiacDataModule
@@ -34,14 +35,20 @@ EXAMPLES = "examples"
 """Folder of a run that holds the pictures of fixed validation cases."""
 GROUP = "WANDB_RUN_GROUP"
 """W&B's own variable; `cv` sets it to the name of the study."""
-_PLACES = ("root", "splits", "cache_dir")
+SWEEP = "WANDB_SWEEP_ID"
+_PLACES = {
+    "root", "splits", "cache_dir", "run_root", "logger", "default_root_dir", "save_dir", "dirpath",
+    "command",
+}  # fmt: skip
 _QUIET: dict[str, Any] = {
     "x_disable_meta": True,
     "console": "off",
     "disable_git": True,
     "disable_code": True,
+    "host": "-",
 }
 """Command line, machine and user stay here: a path may name a patient or a person."""
+_PROJECT = "cardiac-mtl"
 
 
 def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning's own union
@@ -55,12 +62,16 @@ def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning
         settings = logger.init_args if isinstance(logger, Namespace) else {}
         if "save_dir" in settings and settings["save_dir"] in {None, "."}:
             settings["save_dir"] = str(run)
-        if "id" in settings and settings["id"] is None and "WANDB_SWEEP_ID" not in os.environ:
+        if "offline" in settings:
             settings["offline"] = settings["offline"] or not _has_key()
-            identity = _identity(run)
-            settings["id"], settings["name"] = identity.pop("id"), identity.pop("name")
             silent = {"silent": settings["offline"]}
-            logger["dict_kwargs"] = {**identity, "settings": _QUIET | silent}
+            given = dict(logger.get("dict_kwargs") or {})
+            if SWEEP not in os.environ:  # its agent says who a run is
+                identity = _identity(run)
+                settings["id"] = settings["id"] or identity.pop("id")
+                settings["name"] = settings["name"] or identity.pop("name")
+                given = {k: v for k, v in identity.items() if k not in {"id", "name"}} | given
+            logger["dict_kwargs"] = {**given, "settings": _QUIET | silent}
         elif "sub_dir" in settings:  # one folder however often the run is continued
             settings["name"], settings["version"] = "", ""
             settings["sub_dir"] = settings["sub_dir"] or "tensorboard"
@@ -68,54 +79,74 @@ def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning
 
 def describe(
     loggers: Sequence[Logger], config: Mapping[str, Any], identity: Mapping[str, Any]
-) -> None:
+) -> dict[str, str]:
     """Tell W&B the configuration of a run, and where it comes from.
 
     Args:
         loggers: of the trainer.
         config: whole, as in `config.yaml`.
         identity: as in `run.json`.
+
+    Returns:
+        The project and entity of W&B that the run goes to; empty without W&B.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            logger.experiment.config.update(public(config, identity), allow_val_change=True)
+            begun = logger.experiment
+            begun.config.update(public(config, identity), allow_val_change=True)
+            return {"project": begun.project, "entity": begun.entity}
+    return {}
 
 
 def public(config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a run and where it comes from, without the places of files."""
-    kept = {key: value for key, value in config.items() if key != "run_root"}
-    data = dict(kept.get("data") or {})
-    settings = dict(data.get("init_args") or {})
-    data["init_args"] = {key: value for key, value in settings.items() if key not in _PLACES}
-    run = {key: value for key, value in identity.items() if key != "command"}
-    return kept | {"data": data, "run": run}
+    return _without_places({**config, "run": dict(identity)})
+
+
+def _without_places(value: Any) -> Any:  # noqa: ANN401 - as YAML and JSON have it
+    if isinstance(value, Mapping):
+        return {key: _without_places(one) for key, one in value.items() if key not in _PLACES}
+    if isinstance(value, list):
+        return [_without_places(one) for one in value]
+    return "" if isinstance(value, str) and os.path.isabs(value) else value  # noqa: PTH117
 
 
 def write_offline_run(run: Path) -> None:
     """Replace the offline segments of a run by one that holds all that is on its disk.
 
+    A process that is killed meanwhile leaves the old segments, or the new one.
+
     Args:
         run: directory of a run; nothing happens where W&B wrote nothing offline.
     """
-    folder = run / "wandb"
+    run = run.resolve()
+    folder, making = run / "wandb", run / ".wandb-whole"
+    if (making / "before").is_dir() and not folder.is_dir():
+        (making / "before").rename(folder)
+    shutil.rmtree(making, ignore_errors=True)
     if not list(folder.glob("offline-run-*")):
         return
     import wandb  # noqa: PLC0415 - takes a second
 
     identity = read_identity(run)
-    config = public(read_yaml(run / CONFIG), identity)
-    project = config["trainer"]["logger"]["init_args"]["project"]
-    before = folder.rename(folder.with_name("wandb.before"))
-    settings = wandb.Settings(**_QUIET, silent=True)
+    making.mkdir()
+    account = {key: value for key, value in (identity.get("wandb") or {}).items() if value}
     with wandb.init(
-        project=project, dir=run, mode="offline", config=config, settings=settings, **_identity(run)
+        **{"project": _PROJECT, **account},
+        dir=making,
+        mode="offline",
+        config=public(read_yaml(run / CONFIG), identity),
+        settings=wandb.Settings(**_QUIET, silent=True),
+        **_identity(run),
     ) as written:
         for step, row in sorted(_history(run).items()):
             written.log({k: _content(v) for k, v in row.items()}, step=step)
         table = run / "table.csv"
         if table.is_file():
             written.log({"test": wandb.Table(dataframe=pd.read_csv(table))})
-    shutil.rmtree(before)
+    folder.rename(making / "before")
+    (making / "wandb").rename(folder)
+    shutil.rmtree(making)
     (segment,) = folder.glob("offline-run-*")
     say(f"W&B, offline: wandb sync {segment}")
 
@@ -176,7 +207,7 @@ class Examples(Callback):
         return path
 
     def _show(self, trainer: Trainer, name: str, picture: Path) -> None:
-        step = trainer.fit_loop.epoch_loop.total_batch_idx
+        step = last_step(trainer)
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image(f"{EXAMPLES}/{name}", [str(picture)], step=step)
@@ -189,7 +220,7 @@ class Examples(Callback):
 
 def _identity(run: Path) -> dict[str, Any]:
     """Return who a run is to W&B: the same each time that it is started (P43)."""
-    experiment, data, fold_seed, digest = run.parts[-4:]
+    experiment, data, fold_seed, digest = run.resolve().parts[-4:]
     fold, _, seed = fold_seed.partition("-")
     whole = "/".join((experiment, data, fold_seed, digest))
     return {

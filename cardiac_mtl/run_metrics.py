@@ -1,6 +1,7 @@
 """`metrics.csv`: what was logged, on disk as soon as it is, and cut where a run goes on."""
 
 import csv
+import io
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
-from cardiac_mtl.runs import METRICS
+from cardiac_mtl.runs import METRICS, write_whole
 
 
 class RunMetrics(Logger):
@@ -57,13 +58,19 @@ class RunMetrics(Logger):
                 found = list(csv.DictReader(file))
         # empty cells are columns that a row does not have
         rows = [{key: value for key, value in row.items() if value} for row in found]
-        self.rows = [row for row in rows if int(float(row["epoch"])) <= (epoch or 0)]
+        whole = [row for row in rows if "epoch" in row and int(float(row["epoch"])) <= (epoch or 0)]
+        last = max((int(row["step"]) for row in whole), default=-1)
+        # some callbacks log a step without its epoch
+        self.rows = [row for row in rows if row in whole or _between(row, last)]
 
     def _write(self) -> None:
         columns = sorted({key for row in self.rows for key in row})
-        temporary = self.path.with_name(f".{self.path.name}")
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(self.path, text.getvalue())
+
+
+def _between(row: dict[str, Any], last: int) -> bool:
+    return "epoch" not in row and int(row["step"]) <= last

@@ -7,6 +7,7 @@ runs/<experiment>/<data>/fold<k>-seed<s>/<run id>/
 
 import hashlib
 import json
+import os
 import pickle
 import platform
 import re
@@ -79,11 +80,19 @@ def find_run(path: Path) -> Path:
     return max(finished, key=lambda run: read_identity(run)["started_at"])
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all, whatever happens to the process or to the power."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
 def write_identity(run: Path, identity: Mapping[str, Any]) -> None:
     """Write `run.json` whole or not at all."""
-    temporary = run / f".{IDENTITY}"
-    temporary.write_text(json.dumps(identity, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(run / IDENTITY)
+    write_whole(run / IDENTITY, json.dumps(identity, indent=2) + "\n")
 
 
 def read_identity(run: Path) -> dict[str, Any]:

@@ -36,11 +36,30 @@ def refuse_dishonest_monitor(config: Namespace) -> None:
             )
 
 
+_STOP = "cardiac_mtl_should_stop"
+
+
+class KeptCheckpoint(ModelCheckpoint):
+    """Lightning's, which forgets the best checkpoint of a run that was moved to another folder."""
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = dict(state_dict) | {"dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            here[name] = self._here(state_dict[name])
+        best = state_dict["best_k_models"]
+        here["best_k_models"] = {self._here(path): score for path, score in best.items()}
+        super().load_state_dict(here)
+
+    def _here(self, path: str) -> str:
+        return str(Path(str(self.dirpath)) / Path(path).name) if path else ""
+
+
 def best_checkpoint(paper: Paper, run: Path) -> ModelCheckpoint:
     """Return the callback that keeps the best checkpoint of a run."""
     monitor, mode = paper.monitor
     path = run / BEST
-    return ModelCheckpoint(
+    return KeptCheckpoint(
         dirpath=path.parent,
         filename=path.stem,
         monitor=monitor,
@@ -56,7 +75,7 @@ def last_checkpoint(run: Path) -> ModelCheckpoint:
     ModelCheckpoint's own `save_last` copies the last one that it saved: the best.
     """
     path = run / LAST
-    return ModelCheckpoint(
+    return KeptCheckpoint(
         dirpath=path.parent,
         filename=path.stem,
         save_on_train_epoch_end=True,
@@ -76,12 +95,25 @@ class Provenance(Callback):
     def __init__(self, origin: Mapping[str, Any], ended: Callable[[str], None]) -> None:
         self.origin = origin
         self.ended = ended
+        self._stop = False
 
     @override
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         checkpoint[PROVENANCE] = dict(self.origin)
+        checkpoint[_STOP] = trainer.should_stop
+
+    @override
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        self._stop = bool(checkpoint.get(_STOP))
+
+    @override
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # early stopping had its way before the run was killed: Lightning would train on
+        trainer.should_stop = trainer.should_stop or self._stop
 
     @override
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

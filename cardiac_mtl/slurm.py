@@ -28,7 +28,8 @@ jobs=(
 job=${{jobs[$SLURM_ARRAY_TASK_ID]}}
 cd {folder}
 export WANDB_RUN_GROUP=${{WANDB_RUN_GROUP:-{study}}}
-srun --kill-on-bad-exit=1 --output={ledger}/"$job".log --open-mode=append \\
+[ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+srun --kill-on-bad-exit=1 --output={log}/"$job".log --open-mode=append \\
   {python} -m cardiac_mtl.study {ledger} "$job"
 """
 
@@ -49,9 +50,9 @@ def script(
         options: further options of sbatch, such as `--partition=gpu`.
     """
     own = [
-        f"--job-name={ledger.name}",
+        f"--job-name={shlex.quote(ledger.name)}",
         f"--array={','.join(map(str, tasks))}%{at_once}",
-        f"--output={ledger.resolve()}/slurm-%A_%a.log",
+        f"--output={shlex.quote(_literal(ledger.resolve()) + '/slurm-%A_%a.log')}",
         "--open-mode=append",
         "--requeue",
         f"--signal=USR1@{NOTICE_SECONDS}",
@@ -62,9 +63,15 @@ def script(
         jobs="\n".join(f"  {shlex.quote(job)}" for job in jobs),
         folder=shlex.quote(str(Path.cwd())),
         ledger=shlex.quote(str(ledger.resolve())),
+        log=shlex.quote(_literal(ledger.resolve())),
         study=shlex.quote(ledger.name),
         python=shlex.quote(sys.executable),
     )
+
+
+def _literal(path: Path) -> str:
+    """Return a path for options in which SLURM reads `%` as the beginning of a pattern."""
+    return str(path).replace("%", "%%")
 
 
 def submit(file: Path) -> str:
@@ -94,8 +101,20 @@ def submit(file: Path) -> str:
 
 
 def release(job: str) -> None:
-    """Let a job that was submitted held begin."""
-    subprocess.run(["scontrol", "release", job], check=True)  # noqa: S603, S607
+    """Let a job that was submitted held begin.
+
+    Raises:
+        UserError: SLURM does not answer.
+    """
+    if _ask("scontrol", "release", job) is None:
+        raise UserError(
+            "SLURM took the job and does not let it begin", where=f"job {job}", fix="try again"
+        )
+
+
+def cancel(job: str) -> None:
+    """Take a job out of the queue."""
+    _ask("scancel", job)
 
 
 def queue() -> Mapping[str, str] | None:

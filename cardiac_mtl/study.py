@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from cardiac_mtl import slurm
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import Stopped, UserError
-from cardiac_mtl.runs import CONFIG, METRICS, now, read_identity
+from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, write_whole
 
 FINISHED, RUNNING, QUEUED, STOPPED = "finished", "running", "queued", "stopped"
 FAILED, LOST, WAITING = "failed", "lost", "waiting"
@@ -71,6 +71,8 @@ class Job:
         if not self.file.is_file():
             return {"state": WAITING}
         found = self._read()
+        if found["state"] == FINISHED and not (Path(found["run"]) / IDENTITY).is_file():
+            return {"state": WAITING}  # its directory was renamed, to train again
         if "slurm" in found and found["state"] in {*UNDER_WAY, STOPPED}:
             there = queue()
             if there is None:  # SLURM does not answer: nothing is known to be lost
@@ -90,7 +92,7 @@ class Job:
 
     def write(self, **facts: Any) -> None:  # noqa: ANN401 - JSON values
         """Write the state whole or not at all."""
-        _write(self.file, facts)
+        write_whole(self.file, json.dumps(facts, indent=1) + "\n")
 
 
 def save_study(jobs: Sequence[Job]) -> None:
@@ -98,7 +100,7 @@ def save_study(jobs: Sequence[Job]) -> None:
     described = [
         {"experiment": j.experiment, "fold": j.fold, "seed": j.seed, "words": j.words} for j in jobs
     ]
-    _write(jobs[0].ledger / STUDY, {"jobs": described})
+    write_whole(jobs[0].ledger / STUDY, json.dumps({"jobs": described}, indent=1) + "\n")
 
 
 def read_study(ledger: Path) -> dict[str, Job]:
@@ -134,7 +136,7 @@ def _work(job: Job) -> int:
     job.write(state=RUNNING, **facts)
 
     def note(run_directory: Path) -> None:
-        facts["run"] = str(run_directory)
+        facts["run"] = str(run_directory.resolve())
         job.write(state=RUNNING, **facts)
 
     try:
@@ -177,6 +179,8 @@ def table(jobs: Sequence[Job]) -> str:
 
 def _row(job: Job, state: dict[str, Any]) -> dict[str, Any]:
     run_directory = Path(state["run"]) if "run" in state else None
+    if run_directory and not (run_directory / IDENTITY).is_file():
+        run_directory = None
     identity = read_identity(run_directory) if run_directory else {}
     epoch, left = _progress(run_directory, identity, state) if run_directory else ("", "")
     best = identity.get("best_value")
@@ -202,11 +206,12 @@ def _progress(
     config = yaml.safe_load((run_directory / CONFIG).read_text(encoding="utf-8"))
     whole = config["trainer"]["max_epochs"]
     path = run_directory / METRICS
-    done = int(pd.read_csv(path)["epoch"].max()) + 1 if path.is_file() else 0
+    epochs: list[float] = pd.read_csv(path)["epoch"].dropna().tolist() if path.is_file() else []
+    done = int(max(epochs, default=-1)) + 1
     resumed = identity.get("resumed", [])
     here = done - (resumed[-1]["after_epoch"] + 1 if resumed else 0)
-    if here < 1:
-        return f"{done}/{whole}", ""
+    if here < 1 or not whole:
+        return f"{done}/{whole or '?'}", ""
     seconds = (pd.Timestamp(now()) - pd.Timestamp(state["started_at"])).total_seconds()
     return f"{done}/{whole}", f"{(whole - done) * seconds / here / 60:.0f} min"
 
@@ -223,12 +228,6 @@ def _held(lock: FileLock) -> bool:
         return True
     lock.release()
     return False
-
-
-def _write(path: Path, content: Mapping[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,7 @@ class CardiacCLI(LightningCLI):
             here = {"after_epoch": epoch, "at": now(), "git_commit": provenance()["git_commit"]}
             self._note(resumed=[*earlier, here])
         self._note(status="running", precision=self.trainer.precision)
-        describe(self.trainer.loggers, self.kept, self.identity)
+        self._note(wandb=describe(self.trainer.loggers, self.kept, self.identity))
         self._introduce()
         if epoch is not None:
             say(f"going on after epoch {epoch + 1}")

@@ -378,6 +378,8 @@ class CardiacDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            # else it asks the global one at the start of each epoch, but not where a run goes on
+            generator=torch.Generator(),
         )
 
 

@@ -1,5 +1,8 @@
 """Shipped names, and jsonargparse's sixty lines as one that names key and nearest name (P34)."""
 
+import subprocess
+import sys
+
 import pytest
 
 from cardiac_mtl.catalogue import experiments, find_config, header, overlays
@@ -67,3 +70,16 @@ def test_every_experiment_says_what_it_is():
         assert list(header(path)) == ["paper", "row", "data", "tasks"], path.name
     for path in overlays():
         assert path.read_text().startswith("# "), path.name
+
+
+@pytest.mark.parametrize("made_first", ["Union[float, int]", "Union[int, float]"])
+def test_whole_numbers_stay_whole_whatever_was_imported_before(made_first):
+    """Else the same words would be another run in another process, and 1 batch be all of them."""
+    code = f"""
+from typing import Optional, Union
+Optional[{made_first}]
+from cardiac_mtl.cli import main
+main(["fit", "--config", "mtn_unet", "--config", "debug", "--print_config"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "limit_train_batches: 2\n" in done.stdout

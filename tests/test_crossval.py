@@ -11,9 +11,10 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from cardiac_mtl import slurm
 from cardiac_mtl.cli import main
 from cardiac_mtl.crossval import plan
-from cardiac_mtl.study import LOST, RUNNING, STOPPED, Job
+from cardiac_mtl.study import LOST, RUNNING, STOPPED, WAITING, Job, table
 
 
 def words(hearts, root, *more, experiments="mtn_uncertainty,mtn_unet"):
@@ -111,6 +112,7 @@ def test_two_at_one_study_are_one_too_many(tmp_path):
     with FileLock(job.ledger / ".study.lock"):
         code = f"""
 import sys
+from cardiac_mtl import slurm
 from cardiac_mtl.cli import main
 sys.exit(main(["cv", "--config", "mtn_unet", "--folds", "2", "--run_root", {str(tmp_path)!r}]))
 """
@@ -173,3 +175,44 @@ def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
 def test_what_looks_after_runs_imports_no_torch():
     code = "import sys, cardiac_mtl.crossval; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_whose_directory_was_renamed_is_run_again(tmp_path):
+    job = Job(tmp_path, "mtn_unet", 0, 0, ())
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    job.write(state="finished", run=str(run))
+    assert job.state()["state"] == "finished"
+    run.rename(tmp_path / "before")
+    assert job.state()["state"] == WAITING
+    assert "waiting" in table([job])
+
+
+def test_the_batch_script_survives_spaces_and_per_cents(tmp_path, monkeypatch):
+    ledger = tmp_path / "a study 50%"
+    text = slurm.script(ledger, ["one", "two"], [1], 3, ["--partition=gpu"])
+    assert f"#SBATCH --output='{ledger}%/slurm-%A_%a.log'" in text
+    assert "#SBATCH --array=1%3\n" in text
+    assert "#SBATCH --partition=gpu\n" in text
+    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
+    seen = tmp_path / "seen"
+    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\n')
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
+    subprocess.run(["bash"], input=text, text=True, check=True)
+    words = seen.read_text().splitlines()
+    assert words[1] == f"--output={ledger}%/two.log"
+    assert words[-2:] == [str(ledger), "two"]
+
+
+def test_a_job_of_slurm_stands_as_slurm_says_and_is_not_lost_where_slurm_is_silent(tmp_path):
+    job = Job(tmp_path, "mtn_unet", 0, 0, ())
+    job.write(state=RUNNING, slurm="7_0")
+    for queue, expected in (
+        ({"7_0": "RUNNING"}, RUNNING), ({"7_0": "PENDING"}, "queued"), ({}, LOST), (None, RUNNING),
+    ):  # fmt: skip
+        assert job.state(lambda queue=queue: queue)["state"] == expected
+    job.write(state=STOPPED, slurm="7_0")
+    assert job.state(lambda: {"7_0": "PENDING"})["state"] == "queued"

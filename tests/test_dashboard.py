@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import shutil
 import signal
+import socket
 import struct
 
 import numpy as np
@@ -22,7 +24,7 @@ from wandb.sdk.launch.sweeps.utils import (
 
 from cardiac_mtl.catalogue import sweeps
 from cardiac_mtl.cli import main
-from cardiac_mtl.dashboard import public, settle_loggers
+from cardiac_mtl.dashboard import public, settle_loggers, write_offline_run
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import IDENTITY
 
@@ -121,9 +123,10 @@ def test_it_holds_pictures_the_test_table_and_where_it_comes_from(told):
 
 def test_it_tells_nothing_of_places_and_people(told, hearts):
     content = told[0].read_bytes()
-    for secret in (str(hearts), str(hearts.parent), "argv"):
+    for secret in (str(hearts), str(hearts.parent), "argv", socket.gethostname() + '"'):
         assert secret.encode() not in content
     assert not list(told[0].parent.rglob("wandb-metadata.json"))
+    assert run_of(told).host in {"", "-"}
 
 
 def test_a_run_without_key_is_offline_and_one_with_a_key_is_not(monkeypatch, tmp_path):
@@ -223,3 +226,26 @@ def test_the_commands_of_a_sweep_are_ours_and_select_on_validation(sweep, capsys
         for key in rest:
             place = place["init_args"][key] if "init_args" in place else place[key]
         assert place == one["value"], name
+
+
+def test_a_rewriting_that_was_killed_loses_nothing(told, tmp_path):
+    """The old segments come back where the new one had not taken their place."""
+    run = tmp_path / "mtn_uncertainty/hearts/fold0-seed0/abc"
+    shutil.copytree(told[0].parents[2], run)
+    (run / ".wandb-whole").mkdir()
+    (run / "wandb").rename(run / ".wandb-whole/before")
+    write_offline_run(run)
+    assert len(list(run.rglob("*.wandb"))) == 1
+    assert not (run / ".wandb-whole").exists()
+
+
+def test_several_loggers_and_a_project_of_ones_own(hearts, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    overlay = tmp_path / "loggers.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"logger": [
+        {"class_path": "lightning.pytorch.loggers.WandbLogger", "init_args": {"project": "mine"}},
+        {"class_path": "lightning.pytorch.loggers.TensorBoardLogger", "init_args": {"save_dir": "."}},
+    ]}}))  # fmt: skip
+    assert fit(hearts, tmp_path / "runs", "--config", str(overlay)) == 0
+    (path,) = tmp_path.rglob("*.wandb")
+    assert next(r.run for r in records(path) if r.HasField("run")).project == "mine"

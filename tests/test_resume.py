@@ -15,7 +15,9 @@ from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS, PROVENANCE
+from cardiac_mtl.training import CardiacCLI
 
 # killed processes are forked from one that has imported everything and computed nothing
 processes = multiprocessing.get_context("forkserver")
@@ -237,3 +239,86 @@ def test_strangers_checkpoints_are_left_alone(straight, hearts, tmp_path, monkey
     (run / "hpc_ckpt_1.ckpt").write_bytes(b"")
     assert main(given) == 2
     assert "hpc_ckpt_1.ckpt" in capsys.readouterr().err
+
+
+def test_a_run_that_was_moved_keeps_its_best_checkpoint(straight, hearts, tmp_path):
+    assert killed("in a step", words(hearts, tmp_path / "here")) == -signal.SIGKILL
+    best = torch.load(the_run(tmp_path / "here") / BEST, weights_only=True)
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert main(words(hearts, tmp_path / "there")) == 0
+    assert same(outcome(the_run(tmp_path / "there")), outcome(straight()))
+    kept = torch.load(the_run(tmp_path / "there") / LAST, weights_only=True)["callbacks"]
+    (scores,) = [c for c in kept.values() if c.get("monitor")]
+    assert (
+        scores["best_model_score"]
+        >= best["callbacks"][
+            next(iter(k for k, c in best["callbacks"].items() if c.get("monitor")))
+        ]["best_model_score"]
+    )
+
+
+def test_what_stopped_early_stays_stopped(hearts, tmp_path, monkeypatch):
+    stop = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
+    given = words(
+        hearts,
+        tmp_path,
+        stop,
+        "--trainer.callbacks.monitor",
+        "val/loss",
+        "--trainer.callbacks.mode",
+        "max",
+        "--trainer.callbacks.patience",
+        "1",
+        epochs=9,
+    )
+
+    def dies(*_):
+        raise RuntimeError("the power failed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CardiacCLI, "after_fit", dies)
+        with pytest.raises(RuntimeError, match="the power failed"):
+            main(given)
+    run = the_run(tmp_path)
+    epochs = torch.load(run / LAST, weights_only=True)["epoch"]
+    assert epochs < 8
+    (run / ".lock").unlink()
+    assert main(given) == 0
+    assert torch.load(run / LAST, weights_only=True)["epoch"] == epochs
+
+
+def test_rows_without_an_epoch_are_kept_as_far_as_the_run_goes_on(tmp_path):
+    """LearningRateMonitor logs such rows."""
+    metrics = RunMetrics(tmp_path)
+    for epoch in range(3):
+        metrics.log_metrics({"lr-SGD": 0.1}, step=2 * epoch)
+        metrics.log_metrics({"loss": 1.0, "epoch": epoch}, step=2 * epoch + 1)
+    again = RunMetrics(tmp_path)
+    again.go_on_after(1)
+    assert [row["step"] for row in again.rows] == ["0", "1", "2", "3"]
+    again.go_on_after(None)
+    assert again.rows == []
+
+
+def test_the_first_step_of_an_epoch_asks_the_same_chance_after_a_kill(hearts, tmp_path):
+    """An epoch's first batch asks as many numbers as it would have without the kill."""
+    drawn = {}
+
+    def draws(run_root, kill):
+        step, seen = Paper.training_step, []
+
+        def watched(self, batch, batch_idx):
+            if kill and len(seen) == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            seen.append((self.current_epoch, float(torch.rand(()))))
+            return step(self, batch, batch_idx)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Paper, "training_step", watched)
+            assert main(words(hearts, run_root)) == (128 + signal.SIGTERM if kill else 0)
+        return seen
+
+    drawn["straight"] = draws(tmp_path / "a", kill=False)
+    draws(tmp_path / "b", kill=True)
+    drawn["resumed"] = draws(tmp_path / "b", kill=False)
+    assert drawn["resumed"] == drawn["straight"][-len(drawn["resumed"]) :]

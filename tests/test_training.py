@@ -38,7 +38,9 @@ def test_the_run_directory_holds_what_is_promised(run):
     assert identity["status"] == "finished"
     assert identity["selected_on"] == "val"
     assert identity["protocol"] == "honest"
-    assert identity["command"].startswith("cardiac-mtl fit --config mtn_uncertainty --config debug ")
+    assert identity["command"].startswith(
+        "cardiac-mtl fit --config mtn_uncertainty --config debug "
+    )
     assert identity["monitor"] == "val/dice_vol"
     assert identity["split_sha256"] == json.loads((run / "splits.json").read_text())["sha256"]
     assert {"train/loss/mask", "val/dice_vol", "s/area"} <= set(pd.read_csv(run / "metrics.csv"))

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from lightning import LightningModule, Trainer
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
@@ -23,6 +23,12 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Makes an optimiser of parameters or parameter groups."""
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes the schedule of an optimiser, stepped once an epoch."""
+
+
+def last_step(trainer: Trainer) -> int:
+    """Return the step, from 0, at which Lightning logs the end of the epoch under way."""
+    steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
+    return (trainer.current_epoch + 1) * steps - 1
 
 
 class Paper(LightningModule):
@@ -115,9 +121,8 @@ class Paper(LightningModule):
         # Lightning would write them after the checkpoint of this epoch: a run that is killed
         # between the two, and goes on from there, would lack them
         row = {name: float(value) for name, value in means.items()} | self._last_step
-        batches = (self.current_epoch + 1) * int(self.trainer.num_training_batches)
         for logger in self.loggers:
-            logger.log_metrics(row | {"epoch": self.current_epoch}, step=batches - 1)
+            logger.log_metrics(row | {"epoch": self.current_epoch}, step=last_step(self.trainer))
         # P49: what follows a loss that is no number would be noise
         if lost := [t for t in self.weighting.tasks if not means[f"train/loss/{t}"].isfinite()]:
             raise UserError(
