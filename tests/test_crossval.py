@@ -144,7 +144,7 @@ with job.lock:
     assert job.state()["state"] == LOST
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
     code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -65,7 +65,7 @@ def state(run):
     return torch.load(run / LAST, weights_only=True)["state_dict"]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_end_in_the_weights_of_one(runs):
     one, two = map(state, runs)
     assert one.keys() == two.keys()
@@ -73,7 +73,7 @@ def test_two_processes_end_in_the_weights_of_one(runs):
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-5, msg=name)
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_two_processes_log_what_one_does(runs):
     one, two = (pd.read_csv(run / "metrics.csv") for run in runs)
     assert len(two) == len(one)
@@ -84,7 +84,7 @@ def test_two_processes_log_what_one_does(runs):
         assert two[key] == one[key]
 
 
-@pytest.mark.slow
+@pytest.mark.cluster
 def test_a_run_of_two_processes_is_tested_by_one(runs, tmp_path):
     """The rows of its checkpoint are those that the same checkpoint has in a run of one."""
     copies = []

@@ -6,8 +6,7 @@ import torch
 
 from cardiac_mtl.cli import main
 
-torch.set_num_threads(1)
-torch.nn.BatchNorm2d = lambda channels: torch.nn.GroupNorm(1, channels)
-
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.nn.BatchNorm2d = lambda channels: torch.nn.GroupNorm(1, channels)
     sys.exit(main(sys.argv[1:]))
