@@ -4,7 +4,7 @@ B batch, C channels, S slices, H rows, W columns, T phases, K classes or indices
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NamedTuple, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,15 @@ class Prediction(TypedDict, total=False):
     """float32 (B, K), sums to one over K."""
 
 
+class TargetScale(NamedTuple):
+    """Mean and SD of each index over the training patients, which standardise its targets."""
+
+    mean: Tensor
+    """float32 (K,)."""
+    sd: Tensor
+    """float32 (K,), above 0."""
+
+
 @dataclass(frozen=True)
 class CineStudy:
     """One short-axis cine study in memory: what the phantoms make and the data modules write."""
@@ -66,5 +75,7 @@ class CineStudy:
     affine: NDArray[np.floating[Any]]
     """(4, 4), voxel (column, row, slice) to LPS millimetres, as DICOM and SimpleITK have it."""
     pathology: str = ""
+    infarct: NDArray[np.uint8] | None = None
+    """(S, H, W), 1 where the myocardium of phase 0 is infarcted; None where nobody looked."""
     truth: dict[str, list[float]] = field(default_factory=dict)
     """Closed-form values, one a phase: `cavity_ml`, `myocardium_ml`, and `area_mm2_<slice>`."""
