@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
+from cardiac_mtl import slurm
 from cardiac_mtl.errors import Stopped, UserError
 
 COMMANDS = {
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except Stopped as stopped:
         print(f"cardiac-mtl: {stopped}; the same command goes on", file=sys.stderr)
+        slurm.requeue(stopped.signal_number)
         return 128 + stopped.signal_number
     except KeyboardInterrupt:
         print("cardiac-mtl: stopped", file=sys.stderr)

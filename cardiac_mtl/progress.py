@@ -1,6 +1,7 @@
 """What a run shows on the terminal: a progress bar there, plain lines elsewhere."""
 
 import time
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, RichProgressBar
@@ -28,6 +29,13 @@ class EpochLines(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._write(trainer)
         self._epoch, self._started = trainer.current_epoch, time.monotonic()
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if self._epoch is None:  # a run that goes on in the middle of an epoch does not start it
+            self._epoch, self._started = trainer.current_epoch, time.monotonic()
 
     @override
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

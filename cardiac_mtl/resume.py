@@ -1,16 +1,18 @@
 """What lets a run be stopped at any moment, by any means, and go on as if it never was.
 
-A run goes on from its last whole epoch, bit for bit on one machine: checkpoints are written whole
-or not at all, and all that chance decides within an epoch follows from seed, epoch and rank.
+A signal has a checkpoint written after the step in hand; whatever else ends a run leaves that of
+its last whole epoch. It goes on from there, bit for bit on one machine: checkpoints are written
+whole or not at all, and all that chance decides in a step follows from seed, epoch, step and rank.
 """
 
+import math
 import os
 import signal
 import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -22,9 +24,9 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
-from cardiac_mtl import slurm
 from cardiac_mtl.errors import Stopped, UserError
 from cardiac_mtl.runs import LAST, PROVENANCE, read_checkpoint
+from data_modules.base import CardiacDataModule
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 _SAME = ("split_sha256", "fold", "prepared")
@@ -102,8 +104,22 @@ def claim(run: Path) -> Callable[[], None]:
     return give_back
 
 
-def last_whole_epoch(run: Path, origin: dict[str, Any]) -> int | None:
-    """Return the epoch, from 0, that a run goes on after; None when it has to begin.
+class Place(NamedTuple):
+    """Where a run goes on."""
+
+    after_epoch: int
+    """The last whole one, from 0; -1 within the first."""
+    batches: int
+    """Done of the epoch after it."""
+
+    def __str__(self) -> str:
+        if self.batches:
+            return f"within epoch {self.after_epoch + 2}, after {self.batches} of its batches"
+        return f"after epoch {self.after_epoch + 1}"
+
+
+def place_of(run: Path, origin: dict[str, Any]) -> Place | None:
+    """Return where a run goes on; None when it has to begin.
 
     Args:
         run: directory of the run.
@@ -128,11 +144,15 @@ def last_whole_epoch(run: Path, origin: dict[str, Any]) -> int | None:
             where=str(run),
             fix="restore them, or rename this directory to train anew",
         )
-    return int(checkpoint["epoch"])
+    progress = checkpoint["loops"]["fit_loop"]
+    epochs = progress["epoch_progress"]["current"]
+    batches = progress["epoch_loop.batch_progress"]["current"]["processed"]
+    whole = epochs["processed"] == epochs["started"]
+    return Place(epochs["processed"] - 1, 0 if whole else batches)
 
 
-class SeedEpochs(Callback):
-    """Seeds chance anew at each epoch, so that no state of it has to be kept for any rank.
+class SeedSteps(Callback):
+    """Seeds chance anew at each step, so that no state of it has to be kept for any rank.
 
     Args:
         seed: of the run.
@@ -142,37 +162,83 @@ class SeedEpochs(Callback):
         self.seed = seed
 
     @override
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        stream = np.random.SeedSequence((self.seed, trainer.current_epoch, trainer.global_rank))
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        stream = np.random.SeedSequence(place)
         torch.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
 
 
 class StopOnSignal(Callback):
-    """Ends training at once on SIGINT, SIGTERM and SIGUSR1; under SLURM it comes back.
+    """Ends training on SIGINT, SIGTERM and SIGUSR1; under SLURM it comes back.
 
-    The last whole epoch is on disk already: nothing has to be saved in a hurry.
+    The step in hand is finished and a checkpoint written, on all processes after the same step.
+    Where a validation follows it is finished too, as its epoch would not be whole without it. A
+    second signal ends training at once.
+
+    Args:
+        last: path of the checkpoint.
     """
+
+    def __init__(self, last: Path) -> None:
+        self.last = last
+        self._number = 0
+        """Of the signal that came; 0 as long as none has."""
 
     @override
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:  # Lightning restores those that were there before
-                signal.signal(number, partial(_stop, trainer, trainer.current_epoch))
+                signal.signal(number, partial(self._take, trainer))
+
+    @override
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (number := self._agreed(trainer)) and _may_stop_after(trainer, batch_idx + 1):
+            data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
+            data.share_seen()
+            trainer.save_checkpoint(self.last)
+            _stop(number)
+
+    @override
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_where_all_is_kept(trainer)
+
+    @override
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop_where_all_is_kept(trainer)
+
+    def _stop_where_all_is_kept(self, trainer: Trainer) -> None:
+        if number := self._agreed(trainer):
+            _stop(number)
+
+    def _take(self, trainer: Trainer, number: int, _: object) -> None:
+        again, self._number = self._number, number
+        if again:
+            if (launcher := trainer.strategy.launcher) is not None:
+                launcher.kill(number)
+            _stop(number)
+
+    def _agreed(self, trainer: Trainer) -> int:
+        """Return the signal that reached any process; one that stopped alone would hang others."""
+        if trainer.world_size == 1:
+            return self._number
+        ours = torch.tensor(self._number, device=trainer.strategy.root_device)
+        return int(trainer.strategy.reduce(ours, reduce_op="max"))
 
 
-def _stop(trainer: Trainer, began: int, number: int, _: object) -> None:
+def _stop(number: int) -> NoReturn:
     for other in _SIGNALS:
         signal.signal(other, signal.SIG_IGN)
-    on_slurm = slurm.own_job() is not None
-    if number == signal.SIGUSR1 and on_slurm and trainer.current_epoch == began:
-        raise UserError(  # requeued, it would do the same epoch again for ever
-            "no epoch ended within the time of the job",
-            where="--time",
-            fix="ask for more, or make epochs shorter, as with --data.copies",
-        )
-    if trainer.is_global_zero and number != signal.SIGINT:
-        slurm.requeue()
-    launcher = trainer.strategy.launcher
-    if launcher is not None:
-        launcher.kill(number)
     raise Stopped(number)
+
+
+def _may_stop_after(trainer: Trainer, batches: int) -> bool:
+    """Say whether nothing but the next step follows the batches that an epoch has done."""
+    return not (
+        trainer.is_last_batch
+        or batches % (trainer.val_check_batch or math.inf) == 0
+        or batches % trainer.accumulate_grad_batches
+    )

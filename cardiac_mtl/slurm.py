@@ -6,6 +6,7 @@ disk, and hides the script that a cluster's administrators will want to see.
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -137,16 +138,16 @@ def own_job() -> str | None:
     return os.environ.get("SLURM_JOB_ID")
 
 
-def requeue() -> bool:
-    """Have SLURM start this job again, unless a person cancelled it.
+def requeue(number: int) -> None:
+    """Have SLURM start this job again, unless a person stopped it; it ends this process.
 
-    Returns:
-        Whether it will; False outside SLURM.
+    Args:
+        number: of the signal that stopped it.
     """
     job = own_job()
-    if job is None or _state(job) != "RUNNING":
-        return False
-    return subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0  # noqa: S603, S607
+    first = os.environ.get("SLURM_PROCID", "0") == "0"
+    if job and first and number != signal.SIGINT and _state(job) == "RUNNING":
+        subprocess.run(["scontrol", "requeue", job], check=False)  # noqa: S603, S607
 
 
 def _state(job: str) -> str:

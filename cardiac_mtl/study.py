@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -120,13 +121,20 @@ def work(job: Job) -> int:
         The exit status.
     """
     if int(os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_PROCID") or 0):
-        return _fit(job.words, None)
+        with suppress(Stopped):  # a bad exit would have SLURM kill the first process
+            return _fit(job.words, None)
+        return 0
     for sign in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(sign, _stop)
-    with job.lock:
-        if job.state()["state"] == FINISHED:  # by the process that held the lock till now
-            return 0
-        return _work(job)
+    try:
+        with job.lock:
+            if job.state()["state"] == FINISHED:  # by the process that held the lock till now
+                return 0
+            return _work(job)
+    except Stopped as stopped:
+        say(f"cardiac-mtl: {stopped}")
+        slurm.requeue(stopped.signal_number)
+        return 128 + stopped.signal_number
 
 
 def _work(job: Job) -> int:
@@ -146,10 +154,9 @@ def _work(job: Job) -> int:
         say(f"cardiac-mtl: {error}")
         job.write(state=FAILED, error=str(error), **facts)
         return 2
-    except Stopped as stopped:
-        say(f"cardiac-mtl: {stopped}")
+    except Stopped:
         job.write(state=STOPPED, **facts)
-        return 128 + stopped.signal_number
+        raise
     except Exception as error:
         job.write(state=FAILED, error=f"{type(error).__name__}: {error}", **facts)
         raise
@@ -217,7 +224,6 @@ def _progress(
 
 
 def _stop(number: int, _: object) -> None:
-    slurm.requeue()
     raise Stopped(number)
 
 

@@ -33,7 +33,7 @@ from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.precision import on_gpu, suited_precision
 from cardiac_mtl.progress import progress
-from cardiac_mtl.resume import SeedEpochs, StopOnSignal, claim, last_whole_epoch, plugins
+from cardiac_mtl.resume import Place, SeedSteps, StopOnSignal, claim, place_of, plugins
 from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
     BEST,
@@ -210,14 +210,14 @@ class CardiacCLI(LightningCLI):
         there = (self.run_directory / IDENTITY).is_file()
         before = read_identity(self.run_directory) if there else {}
         self.done = before.get("status") == "finished"
-        epoch = last_whole_epoch(self.run_directory, self.origin)
+        place = place_of(self.run_directory, self.origin)
         if self.trainer.is_global_zero and not self.done:
-            self._begin(before, epoch)
+            self._begin(before, place)
         if self.trainer.is_global_zero and self.announce is not None:
             self.announce(self.run_directory)
 
     def fit(self, model: Paper, datamodule: CardiacDataModule, ckpt_path: Any = None) -> None:  # noqa: ANN401 - Lightning's own union
-        """Train, from the last whole epoch where there is one."""
+        """Train, from the last checkpoint where there is one."""
         if self.done:
             return
         last = self.run_directory / LAST
@@ -242,10 +242,10 @@ class CardiacCLI(LightningCLI):
             self._conclude()
         self.give_back()
 
-    def _begin(self, before: dict[str, Any], epoch: int | None) -> None:
+    def _begin(self, before: dict[str, Any], place: Place | None) -> None:
         """Write down what is about to be trained, and from where."""
-        self.metrics.go_on_after(epoch)
-        if epoch is None:
+        self.metrics.go_on_after(place and place.after_epoch)
+        if place is None:
             (self.run_directory / CONFIG).write_text(
                 yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
             )
@@ -253,13 +253,13 @@ class CardiacCLI(LightningCLI):
         else:
             self.identity = before
             earlier = before.get("resumed", [])
-            here = {"after_epoch": epoch, "at": now(), "git_commit": provenance()["git_commit"]}
+            here = {**place._asdict(), "at": now(), "git_commit": provenance()["git_commit"]}
             self._note(resumed=[*earlier, here])
         self._note(status="running", precision=self.trainer.precision)
         self._note(wandb=describe(self.trainer.loggers, self.kept, self.identity))
         self._introduce()
-        if epoch is not None:
-            say(f"going on after epoch {epoch + 1}")
+        if place is not None:
+            say(f"going on {place}")
 
     def _conclude(self) -> None:
         if self._config_of_command().trainer.fast_dev_run:
@@ -331,8 +331,8 @@ class CardiacCLI(LightningCLI):
         return [
             self.best,
             last_checkpoint(self.run_directory),
-            SeedEpochs(self._config_of_command().seed_everything),
-            StopOnSignal(),
+            SeedSteps(self._config_of_command().seed_everything),
+            StopOnSignal(self.run_directory / LAST),
             Provenance(self.origin, lambda status: self._note(status=status)),
             progress(),
         ]

@@ -11,7 +11,7 @@ import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch
@@ -20,6 +20,7 @@ from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.geometry import Normalise, apex_first, prepare_image, prepare_mask
+from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
     Split,
@@ -253,7 +254,7 @@ class CardiacDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         patients = self.split.train + (self.split.val if self.paper_protocol else ())
         self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
-        sampler: DistributedSampler[Batch] = DistributedSampler(
+        sampler = ResumableSampler(
             self._train_dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
@@ -368,21 +369,6 @@ class CardiacDataModule(LightningDataModule):
         )
 
     def _loader(
-        self, dataset: SliceDataset, sampler: DistributedSampler[Batch] | None = None
+        self, dataset: SliceDataset, sampler: ResumableSampler | None = None
     ) -> DataLoader[Batch]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            collate_fn=_as_is,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            # else it asks the global one at the start of each epoch, but not where a run goes on
-            generator=torch.Generator(),
-        )
-
-
-def _as_is(batch: Any) -> Any:  # noqa: ANN401 - the type of a collate function
-    """Return the batch that `SliceDataset` gathered whole."""
-    return batch
+        return BatchLoader(dataset, self.batch_size, self.num_workers, sampler)

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +84,27 @@ def test_two_processes_log_what_one_does(runs):
     one, two = (json.loads((run / IDENTITY).read_text()) for run in runs)
     for key in ("trained_on", "validated_on", "status", "epochs"):
         assert two[key] == one[key]
+
+
+@pytest.mark.cluster
+def test_a_signal_to_one_of_two_processes_stops_both_in_the_middle_of_an_epoch(
+    runs, partly, tmp_path
+):
+    given = words(partly, tmp_path, *TWO)
+    stopped = subprocess.run(
+        [sys.executable, str(HELPER), *given],
+        env=os.environ | {"STOP_AT": "10"},
+        check=False,
+        timeout=300,
+    )
+    assert stopped.returncode == 128 + signal.SIGTERM
+    run = trained(given)
+    assert [one["batches"] > 0 for one in json.loads((run / IDENTITY).read_text())["resumed"]] == [
+        True
+    ]
+    for name, weight in state(runs[1]).items():
+        assert torch.equal(state(run)[name], weight), name
+    assert (run / "metrics.csv").read_text() == (runs[1] / "metrics.csv").read_text()
 
 
 @pytest.mark.cluster

@@ -129,11 +129,34 @@ def test_every_experiment_goes_on_bit_for_bit(straight, hearts, tmp_path, experi
         assert (ours / name).read_text() == (theirs / name).read_text()
 
 
-def test_an_averaged_run_goes_on_with_its_average(straight, hearts, tmp_path):
+def stopped(monkeypatch, given, number, call, times=1):
+    """Run with a signal, or several, within a step, counted from 1; return the exit status."""
+    step, calls = Paper.training_step, []
+
+    def interrupted(*args):
+        calls.append(1)
+        if len(calls) == call:
+            for _ in range(times):
+                os.kill(os.getpid(), number)
+        return step(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Paper, "training_step", interrupted)
+        return main(given)
+
+
+def resumed(run):
+    """Return where a run went on: the epoch before, the batches done of the next."""
+    found = json.loads((run / IDENTITY).read_text())["resumed"]
+    return [(one["after_epoch"], one["batches"]) for one in found]
+
+
+def test_an_averaged_run_goes_on_with_its_average(straight, hearts, tmp_path, monkeypatch):
     ema = "--trainer.callbacks+=lightning.pytorch.callbacks.EMAWeightAveraging"
     given = words(hearts, tmp_path, ema)
-    assert killed("in a step", given) == -signal.SIGKILL
+    assert stopped(monkeypatch, given, signal.SIGTERM, call=3) == 128 + signal.SIGTERM
     assert main(given) == 0
+    assert resumed(the_run(tmp_path)) == [(0, 1)]
     found = outcome(the_run(tmp_path))
     assert "current_model_state" in found[0]
     assert same(found, outcome(straight("mtn_uncertainty", ema)))
@@ -163,43 +186,40 @@ def test_a_logger_or_another_place_makes_no_other_run(straight, hearts, tmp_path
     assert the_run(tmp_path).name == straight().name
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_ends_it_at_once_and_the_same_command_goes_on(
-    straight, hearts, tmp_path, capsys, monkeypatch, number
+@pytest.mark.parametrize(
+    ("number", "call", "times", "place"),
+    [
+        pytest.param(signal.SIGINT, 1, 1, (-1, 1), id="within the first epoch"),
+        pytest.param(signal.SIGUSR1, 3, 1, (0, 1), id="within another epoch"),
+        pytest.param(signal.SIGTERM, 4, 1, (1, 0), id="in the last step of an epoch"),
+        pytest.param(signal.SIGINT, 4, 2, (0, 0), id="twice: at once"),
+    ],
+)
+def test_a_signal_leaves_a_checkpoint_and_the_same_command_goes_on(
+    straight, hearts, tmp_path, capsys, monkeypatch, number, call, times, place
 ):
     given = words(hearts, tmp_path)
-    step, calls = Paper.training_step, []
-
-    def interrupted(*args):
-        calls.append(1)
-        if len(calls) == 4:
-            os.kill(os.getpid(), number)
-        return step(*args)
-
-    monkeypatch.setattr(Paper, "training_step", interrupted)
-    assert main(given) == 128 + number
+    assert stopped(monkeypatch, given, number, call, times) == 128 + number
     assert f"stopped by {number.name}; the same command goes on" in capsys.readouterr().err
     assert json.loads((the_run(tmp_path) / IDENTITY).read_text())["status"] == "interrupted"
-    monkeypatch.undo()
     assert main(given) == 0
+    assert resumed(the_run(tmp_path)) == [place]
+    within = f"within epoch {place[0] + 2}, after 1 of its batches"
+    assert f"going on {within if place[1] else f'after epoch {place[0] + 1}'}" in (
+        capsys.readouterr().out
+    )
     assert same(outcome(the_run(tmp_path)), outcome(straight()))
-    resumed = json.loads((the_run(tmp_path) / IDENTITY).read_text())["resumed"]
-    assert [one["after_epoch"] for one in resumed] == [0]
 
 
-def test_a_job_too_short_for_an_epoch_is_not_requeued_for_ever(
-    hearts, tmp_path, capsys, monkeypatch
+def test_a_signal_waits_for_the_gradients_that_are_being_gathered(
+    straight, hearts, tmp_path, monkeypatch
 ):
-    step = Paper.training_step
-
-    def interrupted(*args):
-        monkeypatch.setenv("SLURM_JOB_ID", "1")
-        os.kill(os.getpid(), signal.SIGUSR1)
-        return step(*args)
-
-    monkeypatch.setattr(Paper, "training_step", interrupted)
-    assert main(words(hearts, tmp_path)) == 2
-    assert "no epoch ended within the time of the job" in capsys.readouterr().err
+    more = ("--trainer.limit_train_batches", "4", "--trainer.accumulate_grad_batches", "2")
+    given = words(hearts, tmp_path, *more)
+    assert stopped(monkeypatch, given, signal.SIGUSR1, call=5) == 128 + signal.SIGUSR1
+    assert main(given) == 0
+    assert resumed(the_run(tmp_path)) == [(0, 2)]
+    assert same(outcome(the_run(tmp_path)), outcome(straight("mtn_uncertainty", *more)))
 
 
 def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):
@@ -300,15 +320,14 @@ def test_rows_without_an_epoch_are_kept_as_far_as_the_run_goes_on(tmp_path):
     assert again.rows == []
 
 
-def test_the_first_step_of_an_epoch_asks_the_same_chance_after_a_kill(hearts, tmp_path):
-    """An epoch's first batch asks as many numbers as it would have without the kill."""
+def test_a_step_asks_the_same_chance_where_a_run_goes_on(hearts, tmp_path):
     drawn = {}
 
     def draws(run_root, kill):
         step, seen = Paper.training_step, []
 
         def watched(self, batch, batch_idx):
-            if kill and len(seen) == 3:
+            if kill and len(seen) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             seen.append((self.current_epoch, float(torch.rand(()))))
             return step(self, batch, batch_idx)
@@ -321,4 +340,5 @@ def test_the_first_step_of_an_epoch_asks_the_same_chance_after_a_kill(hearts, tm
     drawn["straight"] = draws(tmp_path / "a", kill=False)
     draws(tmp_path / "b", kill=True)
     drawn["resumed"] = draws(tmp_path / "b", kill=False)
+    assert len(drawn["resumed"]) == 2 * EPOCHS - 3
     assert drawn["resumed"] == drawn["straight"][-len(drawn["resumed"]) :]

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
 """Makes an optimiser of parameters or parameter groups."""
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
 """Makes the schedule of an optimiser, stepped once an epoch."""
+_TRAINED = "cardiac_mtl_trained"
+"""Key of a checkpoint: what the steps of an epoch under way kept for the log."""
 
 
 def last_step(trainer: Trainer) -> int:
@@ -55,6 +57,8 @@ class Paper(LightningModule):
     def __init__(self, weighting: Weighting) -> None:
         super().__init__()
         self.weighting = weighting
+        self._trained: dict[str, list[Tensor]] = {}
+        self._last_step: dict[str, float] = {}
 
     @abstractmethod
     @override
@@ -86,8 +90,7 @@ class Paper(LightningModule):
 
     @override
     def on_train_epoch_start(self) -> None:
-        self._trained: list[dict[str, Tensor]] = []
-        self._last_step: dict[str, float] = {}
+        self._trained, self._last_step = {}, {}
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -103,7 +106,23 @@ class Paper(LightningModule):
         They stay on the device until it ends: a call of `log` costs more than a step of a small
         network does.
         """
-        self._trained.append({name: value.detach() for name, value in values.items()})
+        for name, value in values.items():
+            self._trained.setdefault(name, []).append(value.detach())
+
+    @override
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # of a run that is stopped in the middle of an epoch, from every process
+        checkpoint[_TRAINED] = {
+            name: cast("Tensor", self.all_gather(torch.stack(kept))).reshape(-1, len(kept))
+            for name, kept in self._trained.items()
+        }
+
+    @override
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        rank = self.trainer.global_rank
+        self._trained = {
+            name: list(kept[rank % len(kept)]) for name, kept in checkpoint[_TRAINED].items()
+        }
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -117,6 +136,7 @@ class Paper(LightningModule):
     @override
     def on_train_epoch_end(self) -> None:
         means = {f"train/{name}": value for name, value in self._means_of_epoch().items()}
+        self._trained = {}
         self.log_dict(means, logger=False)
         # Lightning would write them after the checkpoint of this epoch: a run that is killed
         # between the two, and goes on from there, would lack them
@@ -132,12 +152,10 @@ class Paper(LightningModule):
             )
 
     def _means_of_epoch(self) -> dict[str, Tensor]:
-        names = list(dict.fromkeys(name for kept in self._trained for name in kept))
-        means = [
-            torch.stack([kept[n] for kept in self._trained if n in kept]).mean() for n in names
-        ]
-        over_ranks = self.trainer.strategy.reduce(torch.stack(means), reduce_op="mean")
-        return dict(zip(names, over_ranks, strict=True))
+        here = [[value.to(self.device) for value in kept] for kept in self._trained.values()]
+        means = torch.stack([torch.stack(kept).mean() for kept in here])
+        over_ranks = self.trainer.strategy.reduce(means, reduce_op="mean")
+        return dict(zip(self._trained, over_ranks, strict=True))
 
     @override
     def on_validation_epoch_start(self) -> None:

@@ -30,7 +30,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-ReturnToService=2
+ReturnToService=1
 SchedulerParameters=sched_interval=1,batch_sched_delay=0
 SlurmctldTimeout=10
 SlurmdTimeout=10

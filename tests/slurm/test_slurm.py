@@ -62,13 +62,15 @@ class Study:
         return json.loads((self.ledger / f"mtn_uncertainty-fold{fold}-seed0.json").read_text())
 
     def epochs(self, fold):
-        """Count the epochs that are on disk."""
-        path = Path(self.job(fold).get("run", "")) / "metrics.csv"
-        return len(path.read_text().splitlines()) // 2 if path.is_file() else 0
+        """Count the epochs that are on disk, the checkpoint of the last included."""
+        run = Path(self.job(fold).get("run", ""))
+        if not (run / LAST).is_file():
+            return 0
+        return len((run / "metrics.csv").read_text().splitlines()) // 2
 
-    def until_within_an_epoch(self, fold, beyond=0):
-        """Wait until a run has gone beyond some epochs and works on another."""
-        self.until(lambda: self.job(fold)["state"] == "running" and self.epochs(fold) > beyond)
+    def until_within_an_epoch(self, fold):
+        """Wait until a run has ended an epoch and works on another; return how many it ended."""
+        self.until(lambda: self.job(fold)["state"] == "running" and self.epochs(fold) > 0)
         return self.epochs(fold)
 
     def until(self, true):
@@ -84,7 +86,8 @@ class Study:
         return done.stdout
 
     def resumed(self, fold):
-        identity = json.loads((Path(self.job(fold)["run"]) / "run.json").read_text())
+        path = Path(self.job(fold).get("run", "")) / "run.json"
+        identity = json.loads(path.read_text()) if path.is_file() else {}
         return [one["after_epoch"] for one in identity.get("resumed", [])]
 
 
@@ -100,21 +103,22 @@ def test_a_study_survives_what_clusters_do_to_it(cluster, hearts, tmp_path):
     study.ask("scontrol", "requeue", study.job(0)["slurm"])
     study.until_within_an_epoch(1)
     os.kill(study.job(1)["pid"], signal.SIGKILL)
-    assert "lost mtn_uncertainty-fold1-seed0\n" in iter(first.stdout.readline, "")
+
+    # the end of a job's time is near: SLURM sends SIGUSR1
+    study.until_within_an_epoch(2)
+    study.ask("scancel", "--signal=USR1", study.job(2)["slurm"])
+    study.until(lambda: study.job(2)["state"] == "stopped")
 
     # the machine that `cv` ran on is gone; a second call runs what is lost, and that alone
+    assert "lost mtn_uncertainty-fold1-seed0\n" in iter(first.stdout.readline, "")
     first.kill()
     first.communicate()
     second = start(given, cluster)
     assert second.stdout.readline().startswith("submitted 1 runs as job ")
 
-    # the end of a job's time is near: SLURM sends SIGUSR1
-    done = study.until_within_an_epoch(2)
-    study.ask("scancel", "--signal=USR1", study.job(2)["slurm"])
-    study.until(lambda: study.job(2)["state"] == "stopped")
-
     # the node goes down under whatever runs, and comes back
-    done = study.until_within_an_epoch(1, beyond=1)
+    study.until(lambda: len(study.resumed(1)) == 1)
+    done = study.until_within_an_epoch(1)
     node = study.job(1)["node"]
     study.ask("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
     study.ask("scontrol", "update", f"nodename={node}", "state=resume")
