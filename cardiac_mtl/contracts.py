@@ -78,4 +78,5 @@ class CineStudy:
     infarct: NDArray[np.uint8] | None = None
     """(S, H, W), 1 where the myocardium of phase 0 is infarcted; None where nobody looked."""
     truth: dict[str, list[float]] = field(default_factory=dict)
-    """Closed-form values, one a phase: `cavity_ml`, `myocardium_ml`, and `area_mm2_<slice>`."""
+    """Exact values, one a phase: `cavity_ml`, `myocardium_ml`, `area_mm2_<slice>` and, of phase 0
+    alone, `infarct_<index>_<slice>`; each only where it is known."""

@@ -1,11 +1,14 @@
 """Patients drawn at random: anatomy, disease, view, and the cine study of each."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantoms.heart import Array, Heart, contraction_curve
+from cardiac_mtl.phantoms.infarct import Infarct, section_indices
 from cardiac_mtl.phantoms.render import (
     TISSUES,
     View,
@@ -14,7 +17,9 @@ from cardiac_mtl.phantoms.render import (
     bssfp,
     coil_shading,
     heart_slice,
+    infarct_slice,
     label_slice,
+    lv_centre,
     smooth_field,
 )
 
@@ -24,6 +29,8 @@ _GROUPS = {
     "heart_failure": ((190, 290), (18, 40), (7.0, 10.0)),
     "hypertrophy": ((90, 150), (60, 74), (13.0, 18.0)),
 }
+# of the infarct cohort: thick enough a wall that the depth of an infarct spans pixels
+_INFARCT_GROUP = ((110, 180), (50, 65), (10.0, 12.0))
 _MATRICES = ((256, 256), (208, 256), (224, 192), (256, 216))
 
 
@@ -54,25 +61,73 @@ def make_study(patient_id: str, pathology: str, phases: int, rng: np.random.Gene
         phases: T.
         rng: random.
     """
-    heart, view = _draw_heart(pathology, rng), _draw_view(rng)
-    first = rng.uniform(-0.9, 0.1) * view.thickness  # the base lies before, or within, slice 0
-    reach = heart.shells(0.0)[1].centre + heart.shells(0.0)[1].length
-    depths = np.arange(first, reach + rng.uniform(-0.2, 1.2) * view.thickness, view.thickness)
-    curve = contraction_curve(phases)
-    mask = np.stack([[label_slice(heart, view, z, s) for z in depths] for s in curve])
-    image = _render(heart, view, depths, curve, rng)
+    heart, view = _draw_heart(_GROUPS[pathology], rng), _draw_view(rng)
+    depths, curve = _draw_depths(heart, view, rng), contraction_curve(phases)
     return CineStudy(
         patient_id=patient_id,
-        image=image,
-        mask=mask,
+        image=_render(heart, view, depths, curve, rng),
+        mask=_masks(heart, view, depths, curve),
         affine=_affine(view, rng),
         pathology=pathology,
         truth=_truth(heart, depths, curve),
     )
 
 
-def _draw_heart(pathology: str, rng: np.random.Generator) -> Heart:
-    volume, ejection, wall = (rng.uniform(*span) for span in _GROUPS[pathology])
+def make_infarct_cohort(patients: int, phases: int = 25, seed: int = 0) -> Iterator[CineStudy]:
+    """Make cine studies of infarcted hearts, every fourth a control, one patient at a time.
+
+    The matrix and the phases are those of Xu et al. (MuTGAN): 156 x 192 pixels of 1.77 mm, 25.
+
+    Args:
+        patients: how many; patient i is the same whatever their number.
+        phases: T; phase 0 is end-diastole.
+        seed: the same seed gives the same cohort.
+
+    Returns:
+        Studies with the mask of the infarct and its indices; pathologies `infarct` and `control`.
+    """
+    for number in range(patients):
+        rng = np.random.default_rng([seed, number])
+        pathology = "control" if number % 4 == 3 else "infarct"
+        yield make_infarct_study(f"INF{number + 1:05d}01", pathology, phases, rng)
+
+
+def make_infarct_study(
+    patient_id: str, pathology: str, phases: int, rng: np.random.Generator
+) -> CineStudy:
+    """Draw and render one patient; a control is the same patient without the infarct.
+
+    Args:
+        patient_id: a pseudonym.
+        pathology: `infarct` or `control`.
+        phases: T.
+        rng: random.
+
+    Returns:
+        Its `truth` has `infarct_<index>_<slice>`, one value, for each of `section_indices`; the
+        closed-form volumes and areas of the others hold for controls alone.
+    """
+    heart, view = _draw_heart(_INFARCT_GROUP, rng), _draw_view(rng)
+    shape = (156, 192)
+    view = replace(view, shape=shape, spacing=(276 / shape[0], 340 / shape[1]))
+    depths, curve = _draw_depths(heart, view, rng), contraction_curve(phases)
+    infarct = _draw_infarct(heart, rng)
+    if pathology == "control":
+        infarct = replace(infarct, transmurality=0.0)
+    return CineStudy(
+        patient_id=patient_id,
+        image=_render(heart, view, depths, curve, rng, infarct),
+        mask=_masks(heart, view, depths, curve, infarct),
+        affine=_affine(view, rng),
+        pathology=pathology,
+        infarct=np.stack([infarct_slice(heart, view, z, infarct) for z in depths]),
+        truth=(_truth(heart, depths, curve) if pathology == "control" else {})
+        | _infarct_truth(heart, view, depths, infarct),
+    )
+
+
+def _draw_heart(group: tuple[tuple[float, float], ...], rng: np.random.Generator) -> Heart:
+    volume, ejection, wall = (rng.uniform(*span) for span in group)
     return Heart(
         edv_ml=volume,
         ef_percent=ejection,
@@ -97,9 +152,46 @@ def _draw_view(rng: np.random.Generator) -> View:
     )
 
 
+def _draw_infarct(heart: Heart, rng: np.random.Generator) -> Infarct:
+    """Draw the share of the section first: a shallow infarct is wide for its size, as they are."""
+    depth, share = rng.uniform(0.4, 1.0), rng.uniform(0.18, 0.6)
+    endo, epi = (shell.radius for shell in heart.shells(0.0))
+    edge = endo + depth * (epi - endo)
+    within = (edge**2 - endo**2) / (epi**2 - endo**2)  # share of the wall, all the way round
+    return Infarct(
+        centre_deg=float(rng.uniform(-180, 180)),
+        half_deg=float(np.clip(180 * share / within, 25, 90)),
+        centre_mm=float(rng.uniform(0.4, 0.9)) * heart.length_mm,
+        half_mm=float(rng.uniform(11, 22)),
+        transmurality=depth,
+        ragged=float(rng.uniform(0.0, 0.2)),
+        phase=float(rng.uniform(0, 2 * np.pi)),
+        border=float(rng.uniform(0.2, 0.35)),
+    )
+
+
+def _draw_depths(heart: Heart, view: View, rng: np.random.Generator) -> Array:
+    """Return z of the mid-planes (S,): the base lies before, or within, slice 0."""
+    first = rng.uniform(-0.9, 0.1) * view.thickness
+    reach = heart.shells(0.0)[1].centre + heart.shells(0.0)[1].length
+    return np.arange(first, reach + rng.uniform(-0.2, 1.2) * view.thickness, view.thickness)
+
+
+def _masks(
+    heart: Heart, view: View, depths: Array, curve: Array, infarct: Infarct | None = None
+) -> NDArray[np.uint8]:
+    """Return (T, S, H, W)."""
+    return np.stack([[label_slice(heart, view, z, s, infarct) for z in depths] for s in curve])
+
+
 def _render(
-    heart: Heart, view: View, depths: Array, curve: Array, rng: np.random.Generator
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint16]]:
+    heart: Heart,
+    view: View,
+    depths: Array,
+    curve: Array,
+    rng: np.random.Generator,
+    infarct: Infarct | None = None,
+) -> NDArray[np.uint16]:
     """Return uint16 (T, S, H, W)."""
     shading = coil_shading(view, rng)
     frames = np.empty((len(curve), len(depths), *view.shape))
@@ -107,7 +199,9 @@ def _render(
         background = body_slice(view, float(z), rng)
         textures = np.stack([smooth_field(view.shape, scale, rng) for scale in (1.5, 4.0)])
         for t, contraction in enumerate(curve):
-            frames[t, k] = heart_slice(heart, view, float(z), contraction, background, textures)
+            frames[t, k] = heart_slice(
+                heart, view, float(z), contraction, background, textures, infarct
+            )
     blood = bssfp(TISSUES["blood"])
     noisy = acquire(frames * shading, blood / rng.uniform(18, 32), rng)
     return np.clip(noisy / blood * rng.uniform(350, 700), 0, 4095).astype(np.uint16)
@@ -139,4 +233,16 @@ def _truth(heart: Heart, depths: Array, curve: Array) -> dict[str, list[float]]:
         "myocardium_ml": [heart.myocardium_ml] * len(curve),
         "ef_percent": [heart.ef_percent] * len(curve),
         **areas,
+    }
+
+
+def _infarct_truth(
+    heart: Heart, view: View, depths: Array, infarct: Infarct
+) -> dict[str, list[float]]:
+    return {
+        f"infarct_{name}_{k}": [value]
+        for k, z in enumerate(depths)
+        for name, value in section_indices(
+            heart, infarct, float(z), lv_centre(view, float(z)), view.septum_deg
+        ).items()
     }

@@ -108,13 +108,13 @@ class Heart:
         endo, epi = self.shells(contraction)
         return epi.area(z) - endo.area(z)
 
-    def outline(self, angle: Array, z: float, contraction: float) -> Array:
+    def outline(self, angle: Array, z: float, contraction: float | Array) -> Array:
         """Return the factor of the irregular contour at an angle, turned by the twist.
 
         Args:
             angle: about the long axis, radians, 0 at the septum.
             z: mm.
-            contraction: 0 at end-diastole, 1 at end-systole.
+            contraction: 0 at end-diastole, 1 at end-systole; for all or for each angle.
         """
         depth = np.clip(z / (1.35 * self.length_mm), 0, 1)
         turned = angle - math.radians(self.twist_deg) * contraction * (depth - 0.3)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiac_mtl.phantoms.heart import Array, Heart
+from cardiac_mtl.phantoms.infarct import Infarct, walls
 
 SUB_SLICES: Final = (-1 / 3, 0.0, 1 / 3)
 """Places across the slice, in slice thicknesses, that are averaged for the partial volume."""
@@ -96,7 +97,18 @@ def plane(view: View, z: float) -> tuple[Array, Array]:
     return distance, angle
 
 
-def label_slice(heart: Heart, view: View, z: float, contraction: float) -> NDArray[np.uint8]:
+def lv_centre(view: View, z: float) -> tuple[float, float]:
+    """Return the LV centre at depth z: rows, columns in mm from the centre of pixel (0, 0)."""
+    row, column = (
+        (n - 1) / 2 * mm + c + d * z
+        for n, mm, c, d in zip(view.shape, view.spacing, view.centre, view.drift, strict=True)
+    )
+    return row, column
+
+
+def label_slice(
+    heart: Heart, view: View, z: float, contraction: float, infarct: Infarct | None = None
+) -> NDArray[np.uint8]:
     """Return the class of every pixel centre in the mid-plane of a slice.
 
     Returns:
@@ -104,20 +116,34 @@ def label_slice(heart: Heart, view: View, z: float, contraction: float) -> NDArr
         belong to the blood pool.
     """
     distance, angle = plane(view, z)
-    endo, epi = heart.shells(contraction)
-    outline = heart.outline(angle, z, contraction)
-    inner, outer = endo.section(z) * outline, epi.section(z) * outline
-    depth = _rv_depth(heart, z, contraction, distance, angle, outline)
+    wall = walls(heart, angle, z, contraction, infarct)
+    depth = _rv_depth(heart, z, contraction, distance, angle, wall.outer)
     labels = np.where(depth > 0, 3, 0)
-    labels[distance < outer] = 1
-    labels[distance < inner] = 2
+    labels[distance < wall.outer] = 1
+    labels[distance < wall.inner] = 2
     image = np.zeros(view.shape, dtype=np.uint8)
     image[heart_box(view)] = labels
     return image
 
 
+def infarct_slice(heart: Heart, view: View, z: float, infarct: Infarct) -> NDArray[np.uint8]:
+    """Return (H, W), 1 where the wall at end-diastole is infarcted in the mid-plane of a slice."""
+    distance, angle = plane(view, z)
+    wall = walls(heart, angle, z, 0.0)
+    edge = wall.inner + infarct.depth(angle, z) * (wall.outer - wall.inner)
+    image = np.zeros(view.shape, dtype=np.uint8)
+    image[heart_box(view)] = (wall.inner <= distance) & (distance < edge)
+    return image
+
+
 def heart_slice(
-    heart: Heart, view: View, z: float, contraction: float, background: Array, textures: Array
+    heart: Heart,
+    view: View,
+    z: float,
+    contraction: float,
+    background: Array,
+    textures: Array,
+    infarct: Infarct | None = None,
 ) -> Array:
     """Paint the heart over the still background of a slice.
 
@@ -128,6 +154,7 @@ def heart_slice(
         contraction: 0 at end-diastole, 1 at end-systole.
         background: (H, W), signal of everything that does not beat.
         textures: (2, H, W), relative variation of myocardium and of blood.
+        infarct: what moves less; none for a healthy heart.
 
     Returns:
         (H, W), averaged across the thickness of the slice.
@@ -135,7 +162,7 @@ def heart_slice(
     box = heart_box(view)
     still, textures = background[box], textures[:, box[0], box[1]]
     painted = [
-        _paint(heart, view, z + part * view.thickness, contraction, still, textures)
+        _paint(heart, view, z + part * view.thickness, contraction, still, textures, infarct)
         for part in SUB_SLICES
     ]
     image = background.copy()
@@ -203,17 +230,21 @@ def smooth_field(shape: tuple[int, int], scale: float, rng: np.random.Generator)
 
 
 def _paint(
-    heart: Heart, view: View, z: float, contraction: float, background: Array, textures: Array
+    heart: Heart,
+    view: View,
+    z: float,
+    contraction: float,
+    background: Array,
+    textures: Array,
+    infarct: Infarct | None,
 ) -> Array:
     distance, angle = plane(view, z)
-    endo, epi = heart.shells(contraction)
-    outline = heart.outline(angle, z, contraction)
-    inner, outer = endo.section(z) * outline, epi.section(z) * outline
+    inner, outer, radius, local = walls(heart, angle, z, contraction, infarct)
     soft = float(np.mean(view.spacing))
     muscle = bssfp(TISSUES["myocardium"]) * (1 + 0.10 * textures[0])
     blood = bssfp(TISSUES["blood"]) * (1 + 0.07 * textures[1])
     image = background
-    depth = _rv_depth(heart, z, contraction, distance, angle, outline)
+    depth = _rv_depth(heart, z, contraction, distance, angle, outer)
     fat_mm = 4.5 + 2.5 * np.sin(3 * angle + 1.3) + 1.5 * textures[1]
     around = np.maximum(depth + 3.5, (outer - distance) * (outer > 0)) + fat_mm
     image = _blend(image, np.clip(around / 4, 0, 1) * (outer > 0), 0.8 * bssfp(TISSUES["fat"]))
@@ -221,21 +252,20 @@ def _paint(
     image = _blend(image, np.clip(depth / soft + 0.5, 0, 1), blood * 0.95)
     image = _blend(image, np.clip((outer - distance) / soft + 0.5, 0, 1) * (outer > 0), muscle)
     image = _blend(image, np.clip((inner - distance) / soft + 0.5, 0, 1) * (inner > 0), blood)
-    radius = float(endo.section(z))
-    return _papillary(image, radius, contraction, distance, angle, muscle, textures[0])
+    return _papillary(image, radius, local, distance, angle, muscle, textures[0])
 
 
 def _papillary(
     image: Array,
-    radius: float,
-    contraction: float,
+    radius: float | Array,
+    contraction: float | Array,
     distance: Array,
     angle: Array,
     muscle: Array,
     texture: Array,
 ) -> Array:
     """Draw two papillary muscles and ragged trabeculae inside a cavity of some radius in mm."""
-    if radius < 6:
+    if np.min(radius) < 6:
         return image
     ragged = (distance > (0.84 - 0.1 * contraction) * radius) & (distance < radius)
     image = _blend(image, 0.5 * ragged * np.clip(texture + 0.2, 0, 1), muscle)
@@ -248,24 +278,23 @@ def _papillary(
 
 
 def _rv_depth(
-    heart: Heart, z: float, contraction: float, distance: Array, angle: Array, outline: Array
+    heart: Heart, z: float, contraction: float, distance: Array, angle: Array, outer: Array
 ) -> Array:
     """Return how deep each pixel lies in the RV cavity, in mm; negative outside.
 
     The RV is an ellipse about a point beyond the septum, less the epicardium of the LV.
     """
-    _, epi = heart.shells(contraction)
+    base = heart.shells(contraction)[1].base
     rest = heart.shells(0.0)[1]
     length = 1.25 * heart.length_mm
-    if not epi.base <= z < length:
+    if not base <= z < length:
         return np.full(distance.shape, -99.0)
     taper = math.sqrt(1 - (z / length) ** 2) * (1 - 0.22 * contraction)
     x = distance * np.cos(angle) - 0.9 * rest.radius * (1 - 0.25 * z / length)
     y = distance * np.sin(angle)
     wide, high = 0.95 * rest.radius * taper, 1.15 * rest.radius * taper
     ellipse = (1 - np.hypot(x / wide, y / high)) * min(wide, high)
-    outside_lv = distance - epi.section(z) * outline
-    return np.minimum(ellipse, outside_lv)
+    return np.minimum(ellipse, distance - outer)
 
 
 def _ellipse(y: Array, x: Array, height: float, width: float, turn: float) -> Array:
