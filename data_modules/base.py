@@ -273,7 +273,8 @@ class CardiacDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
-        self._train_dataset = self._dataset(self.training_patients, repeats=1 + self.copies)
+        patients = self.training_patients
+        self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
         sampler: DistributedSampler[Batch] = DistributedSampler(
             self._train_dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,
