@@ -88,7 +88,10 @@ def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
         "targets are not scaled, the threshold is fixed",
     )
     yield _selected(identity, origin, split)
-    yield Claim("crop", "holds", f"{data.crop}; no reference mask is asked")
+    if data.crop_asks_reference:
+        yield Claim("crop", "FAILS", f"{data.crop}, which an unseen image does not have")
+    else:
+        yield Claim("crop", "holds", f"{data.crop}; no reference mask is asked")
     yield _tested(run, split)
 
 

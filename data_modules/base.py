@@ -81,8 +81,6 @@ class CardiacDataModule(LightningDataModule):
     """Value of each class in a prepared mask."""
     index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
     """Columns of `indices`."""
-    crop: ClassVar[str] = "around the centre of the image"
-    """How the prepared matrix is placed; `audit` and reports print it."""
 
     def __init__(
         self,
@@ -159,6 +157,16 @@ class CardiacDataModule(LightningDataModule):
         return torch.where(annotated, area, torch.nan)[:, None]
 
     @property
+    def crop(self) -> str:
+        """How the prepared matrix is placed; `audit` and reports print it."""
+        return "around the centre of the image"
+
+    @property
+    def crop_asks_reference(self) -> bool:
+        """Whether that place depends on a reference, which an unseen image does not have."""
+        return False
+
+    @property
     def is_phantom(self) -> bool:
         """Whether the data are phantom hearts."""
         # the second: phantoms of earlier versions had no mark, but their truth beside them
@@ -173,6 +181,11 @@ class CardiacDataModule(LightningDataModule):
     def split(self) -> Split:
         """The patients of each part of this fold, after `setup`."""
         return self.splits[self.fold]
+
+    @property
+    def training_patients(self) -> tuple[str, ...]:
+        """The patients to train on: under the paper protocol those of validation too."""
+        return self.split.train + (self.split.val if self.paper_protocol else ())
 
     def patients_seen(self, stage: Literal["train", "other"]) -> list[str]:
         """Return the patients of whom a batch went through training, or through another stage."""
@@ -226,13 +239,22 @@ class CardiacDataModule(LightningDataModule):
         self.splits = self._make_splits()
         check_fold(self.fold, len(self.splits))
 
+    def read_image(self, case: Case) -> sitk.Image:
+        """Return the volume that the mask of a case belongs to."""
+        return read_volume(case.image, case.frame)
+
     def prepare_case(self, case: Case) -> PreparedCase:
         """Read one case and bring it to the prepared grid, slices base to apex."""
         with noticed() as odd:
-            volume = read_volume(case.image, case.frame)
-            mask = self.read_mask(case, volume)
+            prepared = self.read_and_prepare(case)
         for finding in odd:  # by case: the name of a file may be that of a patient
             notice(finding.code, Path(case.case_id), finding.message, finding.severity)
+        return prepared
+
+    def read_and_prepare(self, case: Case) -> PreparedCase:
+        """Do what `prepare_case` says, which gives what is noticed its case."""
+        volume = self.read_image(case)
+        mask = self.read_mask(case, volume)
         image = self.prepare_volume(volume)
         prepared = (
             unannotated_like(image)
@@ -252,7 +274,7 @@ class CardiacDataModule(LightningDataModule):
 
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
-        patients = self.split.train + (self.split.val if self.paper_protocol else ())
+        patients = self.training_patients
         self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
         sampler = ResumableSampler(
             self._train_dataset,
@@ -286,12 +308,20 @@ class CardiacDataModule(LightningDataModule):
     @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         if self.draws is not None:
-            batch["image"], batch["mask"] = transform(
-                batch["image"], batch["mask"], self.draws, 1 + max(self.labels.values())
+            batch["image"], batch["mask"] = self.transform(
+                batch["image"], batch["mask"], self.draws
             )
-        batch["indices"] = self.indices_of(batch["mask"], batch["spacing"])
+        batch["indices"] = self.indices_of_batch(batch)
         batch["mask"] = batch["mask"].long()
         return batch
+
+    def transform(self, image: Tensor, mask: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Apply what chance decided to the images and masks of a batch."""
+        return transform(image, mask, draws, 1 + max(self.labels.values()))
+
+    def indices_of_batch(self, batch: Batch) -> Tensor:
+        """Return the index targets (B, K) of a batch whose images were transformed, if at all."""
+        return self.indices_of(batch["mask"], batch["spacing"])
 
     def _draws_of_epoch(self, samples: Tensor) -> Draws:
         """Return the draws of some samples, another for each epoch and sample (P13).
@@ -341,20 +371,33 @@ class CardiacDataModule(LightningDataModule):
             )
         return {str(patient): str(value) for patient, value in values.first().items()}
 
-    def _open_store(self) -> PreparedStore:
-        settings: dict[str, Any] = {
+    @property
+    def preparation(self) -> dict[str, Any]:
+        """The settings that prepared arrays depend on, JSON-able."""
+        return {
             "layout": self.layout,
             "matrix": self.matrix,
             "spacing_mm": self.spacing_mm,
             "normalise": self.normalise,
         }
+
+    def plan(self) -> Plan:
+        """Return what the store will hold, from the headers of all cases."""
+        return Plan(tuple(count_slices(case.image) for case in self.cases), self.matrix)
+
+    def known_indices(self) -> Tensor:
+        """Return indices (slices, K) of the whole store, NaN where masks of a batch give them."""
+        return torch.full((len(self.store.case), len(self.index_names)), torch.nan)
+
+    def _open_store(self) -> PreparedStore:
+        settings = self.preparation
         cache = self.cache_dir or cache_folder()
         key = store_key(self.cases, settings, cache)
         return open_store(
             cache / "prepared" / f"{self.layout}-{key[:16]}",
             self.cases,
             self.prepare_case,
-            lambda: Plan(tuple(count_slices(case.image) for case in self.cases), self.matrix),
+            self.plan,
             settings,
         )
 
@@ -363,7 +406,7 @@ class CardiacDataModule(LightningDataModule):
         return SliceDataset(
             self.store,
             self.store.slices_of(rows.tolist()),
-            num_indices=len(self.index_names),
+            indices=self.known_indices(),
             label=torch.tensor(self.case_table["label"].to_numpy()),
             repeats=repeats,
         )

@@ -14,16 +14,18 @@ from data_modules.findings import OnError, refuse
 
 @dataclass(frozen=True)
 class Case:
-    """One volume: a patient, at one phase, in one sequence."""
+    """One volume: a patient, at one phase, in one sequence; or all phases of a cine together."""
 
     case_id: str
     """Unique and pseudonymous; it names output files."""
     patient_id: str
     """The group that never crosses a split; pseudonymous."""
     image: tuple[Path, ...]
-    """One volume file, or one file a slice, base to apex."""
+    """One volume file, or one file a slice, base to apex; all files of a cine that is one case."""
     mask: tuple[Path | None, ...] = ()
     """As `image`; None where a slice has no annotation, empty where the case has none."""
+    myocardium: tuple[Path, ...] = ()
+    """The file of the myocardium, where the mask is of something within it."""
     frame: int | None = None
     """Phase number within a 4-D file, None for a 3-D one."""
     phase: str = ""

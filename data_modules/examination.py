@@ -20,8 +20,9 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
 from data_modules.findings import Finding, noticed, of_error
-from data_modules.readers import read_volume
 
+ReadImage = Callable[[Case], sitk.Image]
+"""How a data module reads the image of a case."""
 ReadMask = Callable[[Case, sitk.Image], sitk.Image | None]
 """How a data module reads the mask of a case on the grid of its image."""
 
@@ -49,10 +50,13 @@ class Examined:
     middle_mask: NDArray[np.int16] | None = None
 
 
-def examine(read_mask: ReadMask, labels: Mapping[str, int], case: Case) -> Examined:
+def examine(
+    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int], case: Case
+) -> Examined:
     """Read the files of one volume and say what is wrong with them.
 
     Args:
+        read_image: of the data module.
         read_mask: of the data module.
         labels: value of each class.
         case: its files.
@@ -62,7 +66,7 @@ def examine(read_mask: ReadMask, labels: Mapping[str, int], case: Case) -> Exami
     """
     with noticed() as odd:
         try:
-            image = read_volume(case.image, case.frame)
+            image = read_image(case)
         except UserError as error:
             return Examined(case, (*_of_case(odd, case), of_error(error, case.case_id)))
         voxels = sitk.GetArrayFromImage(image)
@@ -76,7 +80,8 @@ def examine(read_mask: ReadMask, labels: Mapping[str, int], case: Case) -> Exami
     spacing = image.GetSpacing()
     volume_ml = float(np.prod(spacing)) / 1000
     if mask is not None:
-        findings += _mask_findings(mask, case)
+        # every heart has a myocardium, and few an infarct
+        findings += _mask_findings(mask, case, may_be_empty="myocardium" not in labels)
     shown = _shown_slice(voxels, mask)
     return Examined(
         case=case,
@@ -87,7 +92,9 @@ def examine(read_mask: ReadMask, labels: Mapping[str, int], case: Case) -> Exami
         label_ml={}
         if mask is None
         else {name: int((mask == value).sum()) * volume_ml for name, value in labels.items()},
-        cavity_ml=np.nan if mask is None else _enclosed(mask == labels["myocardium"]) * volume_ml,
+        cavity_ml=np.nan
+        if mask is None or "myocardium" not in labels
+        else _enclosed(mask == labels["myocardium"]) * volume_ml,
         content=sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest(),
         middle=voxels[shown],
         middle_mask=None if mask is None else mask[shown],
@@ -99,9 +106,11 @@ def examine_together(examined: Sequence[Examined]) -> list[Finding]:
     return [*_shared_images(examined), *_ed_and_es(examined)]
 
 
-def examiner(read_mask: ReadMask, labels: Mapping[str, int]) -> Callable[[Case], Examined]:
+def examiner(
+    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int]
+) -> Callable[[Case], Examined]:
     """Return `examine` for one data set, ready for several processes."""
-    return partial(examine, read_mask, labels)
+    return partial(examine, read_image, read_mask, labels)
 
 
 def _of_case(odd: Sequence[Finding], case: Case) -> list[Finding]:
@@ -120,12 +129,12 @@ def _image_findings(voxels: NDArray[np.float32], image: sitk.Image, case: Case) 
     return found
 
 
-def _mask_findings(mask: NDArray[np.int16], case: Case) -> list[Finding]:
+def _mask_findings(mask: NDArray[np.int16], case: Case, *, may_be_empty: bool) -> list[Finding]:
     annotated = mask[(mask != UNLABELLED).any(axis=(1, 2))]
     if not len(annotated):
         return []
     file = next(file for file in case.mask if file)
-    if not (annotated > 0).any():
+    if not may_be_empty and not (annotated > 0).any():
         message = "the mask has no foreground; draw it or leave `mask` empty"
         return [_finding(case, "error", "empty_mask", message, file)]
     if (annotated > 0).all():

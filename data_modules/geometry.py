@@ -10,15 +10,20 @@ from cardiac_mtl.contracts import UNLABELLED
 
 Normalise = Literal["volume", "slice"]
 """Over which voxels an image is brought to mean 0 and SD 1."""
+Centre = tuple[float, float]
+"""Row and column within a volume, in pixels; whole numbers are centres of pixels."""
 
 
-def prepared_grid(image: sitk.Image, matrix: tuple[int, int], spacing_mm: float) -> sitk.Image:
-    """Return an empty grid around the in-plane centre of a volume, its slices untouched.
+def prepared_grid(
+    image: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre | None = None
+) -> sitk.Image:
+    """Return an empty grid around a place in a volume, its slices untouched.
 
     Args:
         image: volume whose first two axes lie in plane.
         matrix: rows and columns of the grid.
         spacing_mm: in-plane spacing of the grid.
+        centre: the in-plane centre of the volume without it.
 
     Returns:
         An image of zeros that serves as reference of a resampling: what lies outside the
@@ -28,11 +33,12 @@ def prepared_grid(image: sitk.Image, matrix: tuple[int, int], spacing_mm: float)
     grid = sitk.Image([matrix[1], matrix[0], slices], sitk.sitkUInt8)
     grid.SetDirection(image.GetDirection())
     grid.SetSpacing([spacing_mm, spacing_mm, image.GetSpacing()[2]])
-    centre = image.TransformContinuousIndexToPhysicalPoint([(columns - 1) / 2, (rows - 1) / 2, 0.0])
+    row, column = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+    middle = image.TransformContinuousIndexToPhysicalPoint([column, row, 0.0])
     half = grid.TransformContinuousIndexToPhysicalPoint(
         [(matrix[1] - 1) / 2, (matrix[0] - 1) / 2, 0.0]
     )
-    grid.SetOrigin([c - h for c, h in zip(centre, half, strict=True)])
+    grid.SetOrigin([m - h for m, h in zip(middle, half, strict=True)])
     return grid
 
 
@@ -62,20 +68,81 @@ def prepare_image(
     return _lerp(_lerp(voxels, rows, axis=1), columns, axis=2)
 
 
-def prepare_mask(mask: sitk.Image, matrix: tuple[int, int], spacing_mm: float) -> NDArray[np.int8]:
+def prepare_frames(
+    frames: NDArray[np.float32],
+    image: sitk.Image,
+    matrix: tuple[int, int],
+    spacing_mm: float,
+    centre: Centre,
+    count: int,
+) -> NDArray[np.float32]:
+    """Resample a cine linearly in plane and in time, then normalise each slice over its phases.
+
+    Args:
+        frames: (T, S, rows, columns), any intensity unit.
+        image: gives their geometry.
+        matrix: rows and columns of the result.
+        spacing_mm: in-plane spacing of the result.
+        centre: of the result, within the image.
+        count: phases of the result, see `resample_beat`.
+
+    Returns:
+        (S, count, H, W): of each slice, what the image reaches has mean 0 and SD 1 over all
+        phases; 0, the mean, is where it does not reach.
+    """
+    rows, columns = _samples(image, prepared_grid(image, matrix, spacing_mm, centre))
+    in_plane = _lerp(_lerp(frames, rows, axis=-2), columns, axis=-1)
+    prepared = np.ascontiguousarray(resample_beat(in_plane, count).swapaxes(0, 1))
+    reached = np.outer(rows.inside, columns.inside)
+    seen = prepared[..., reached]
+    mean = seen.mean(axis=(1, 2), dtype=np.float64)
+    sd = seen.std(axis=(1, 2), dtype=np.float64).clip(min=1e-6)
+    prepared -= mean.astype(np.float32)[:, None, None, None]
+    prepared /= sd.astype(np.float32)[:, None, None, None]
+    prepared *= reached
+    return prepared
+
+
+def resample_beat(frames: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+    """Interpolate the phases of a heart beat linearly in time.
+
+    A cine spreads its phases evenly over one beat, so that phase T would be phase 0 of the next:
+    what lies after the last phase is interpolated between it and the first.
+
+    Args:
+        frames: (T, ...).
+        count: of the phases wanted, the first of which is phase 0.
+
+    Returns:
+        (count, ...); the frames themselves where there are as many.
+    """
+    stored = len(frames)
+    if stored == count:
+        return frames
+    # in whole numbers: where a phase meets a stored one, it is that one
+    before, parts = np.divmod(np.arange(count) * stored, count)
+    weight = (parts / count).astype(np.float32).reshape(-1, *[1] * (frames.ndim - 1))
+    after = frames[(before + 1) % stored]
+    return frames[before] * (1 - weight) + after * weight
+
+
+def prepare_mask(
+    mask: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre | None = None
+) -> NDArray[np.int8]:
     """Resample a mask to the prepared grid by nearest neighbour.
 
     Args:
         mask: class of each voxel, `UNLABELLED` on slices without annotation.
         matrix: rows and columns of the result.
         spacing_mm: in-plane spacing of the result.
+        centre: of the result, within the mask; that of the mask without it.
 
     Returns:
         (S, H, W); background where the volume does not reach, except on slices without
         annotation, which stay `UNLABELLED` throughout.
     """
     voxels = sitk.GetArrayFromImage(mask).astype(np.int8)
-    rows, columns = _samples(mask, prepared_grid(mask, matrix, spacing_mm))
+    rows, columns = _samples(mask, prepared_grid(mask, matrix, spacing_mm, centre))
     prepared = voxels[:, rows.nearest][:, :, columns.nearest]
     prepared[:, ~rows.inside] = 0
     prepared[:, :, ~columns.inside] = 0
@@ -122,7 +189,7 @@ def _samples(image: sitk.Image, grid: sitk.Image) -> tuple[_Samples, _Samples]:
 
 def _lerp(voxels: NDArray[np.float32], at: _Samples, axis: int) -> NDArray[np.float32]:
     """Interpolate linearly along one axis; 0 where the volume does not reach."""
-    shape = [1, 1, 1]
+    shape = [1] * voxels.ndim
     shape[axis] = -1
     lower, upper = voxels.take(at.lower, axis), voxels.take(at.upper, axis)
     upper -= lower
@@ -146,7 +213,10 @@ def apex_first(image: sitk.Image) -> bool:
 
 
 def restore(
-    prepared: NDArray[np.float32], like: sitk.Image, spacing_mm: float
+    prepared: NDArray[np.float32],
+    like: sitk.Image,
+    spacing_mm: float,
+    centre: Centre | None = None,
 ) -> NDArray[np.float32]:
     """Bring a map from the prepared grid back to the grid of the file, linearly.
 
@@ -154,13 +224,14 @@ def restore(
         prepared: (S, H, W), such as the probability of a class.
         like: the volume that was prepared.
         spacing_mm: in-plane spacing of the prepared grid.
+        centre: of the prepared grid, as it was prepared.
 
     Returns:
         (S, rows, columns) of `like`; 0 where the prepared grid does not reach.
     """
     image = sitk.GetImageFromArray(prepared)
     rows, columns = prepared.shape[1:]
-    image.CopyInformation(prepared_grid(like, (rows, columns), spacing_mm))
+    image.CopyInformation(prepared_grid(like, (rows, columns), spacing_mm, centre))
     return _resample(image, like, sitk.sitkLinear, 0.0)
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 from cardiac_mtl.errors import UserError
+from data_modules import cine_table
 from data_modules.cases import Case
 from data_modules.manifest import TABLE, find_cases, split_frames
 from data_modules.readers import NIFTI, phases_in
@@ -12,23 +13,25 @@ _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
 _MASK_ENDS = ("_mask.nii", "_mask.nii.gz")
 
 
-def find_inputs(path: Path) -> list[Case]:
-    """Return the volumes to predict.
+def find_inputs(path: Path, *, whole_cines: bool = False) -> list[Case]:
+    """Return the volumes, or the cines, to predict.
 
     Args:
         path: a `cases.csv`, a NIfTI or DICOM file, or a folder that holds a `cases.csv`, NIfTI
             files (masks are left aside) or the DICOM files of one short-axis cine.
+        whole_cines: one case a cine, as `CineDataModule` takes it.
 
     Returns:
-        One case a volume, named after file or folder; a 4-D file gives one case a phase.
+        One case a volume, named after file or folder; else a 4-D file gives one case a phase.
 
     Raises:
-        UserError: there is nothing to read.
+        UserError: there is nothing to read; a cine is wanted and there is one phase.
     """
     if path.suffix == ".csv" or (path / TABLE).is_file():
-        return find_cases(path)
+        return cine_table.find_cases(path) if whole_cines else find_cases(path)
+    of_image = cine_table.whole_cine if whole_cines else split_frames
     if path.is_file():
-        return _of_file(path)
+        return of_image(_of_file(path))
     if not path.is_dir():
         raise UserError("no such file or folder", where=f"--input {path}", fix="correct the path")
     volumes = [
@@ -37,8 +40,8 @@ def find_inputs(path: Path) -> list[Case]:
         if file.name.endswith(NIFTI) and not file.name.endswith(_MASK_ENDS)
     ]
     if volumes:
-        return [case for file in volumes for case in _of_file(file)]
-    return _of_dicom_folder(path)
+        return [case for file in volumes for case in of_image(_of_file(file))]
+    return of_image(_of_dicom_folder(path))
 
 
 def find_masks(path: Path) -> list[Case]:
@@ -75,17 +78,17 @@ def _of_mask(file: Path) -> Case:
     return Case(case_id=name, patient_id=patient, image=(), mask=(file,), phase=phase)
 
 
-def _of_file(path: Path) -> list[Case]:
+def _of_file(path: Path) -> Case:
     name = path.name
     for ending in (".nii.gz", ".nii", ".dcm"):
         name = name.removesuffix(ending)
-    return split_frames(Case(case_id=name, patient_id=name, image=(path,)))
+    return Case(case_id=name, patient_id=name, image=(path,))
 
 
-def _of_dicom_folder(folder: Path) -> list[Case]:
+def _of_dicom_folder(folder: Path) -> Case:
     name = folder.resolve().name
     if not phases_in(folder):
         raise UserError(
             "neither cases.csv, NIfTI nor DICOM in it", where=f"--input {folder}", fix="give images"
         )
-    return split_frames(Case(case_id=name, patient_id=name, image=(folder,)))
+    return Case(case_id=name, patient_id=name, image=(folder,))

@@ -8,10 +8,11 @@ or cine; masks are NIfTI; slices base to apex. A cine is one case a phase.
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -60,52 +61,90 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
         UserError: the table is absent, empty or damaged, a column is misspelt; a file is absent
             or outside the folder, unless `on_error` does otherwise.
     """
+    return read_table(root, lambda row: split_frames(case_of(row)), on_error)
+
+
+class Row(NamedTuple):
+    """One row of a table, which may become several cases."""
+
+    values: dict[str, str]
+    """By column."""
+    folder: Path
+    """That paths are relative to."""
+    where: str
+    """Of the table and the row, for messages."""
+
+
+def read_table(
+    root: Path,
+    cases_of: Callable[[Row], Sequence[Case]],
+    on_error: OnError = refuse,
+    optional: Collection[str] = OPTIONAL,
+) -> list[Case]:
+    """Read a table of any layout.
+
+    Args:
+        root: the folder that holds `cases.csv`, or that file itself.
+        cases_of: makes the cases of a row.
+        on_error: what to do with a fault of one row.
+        optional: columns that are not required, but known: their misspelling is noticed.
+
+    Returns:
+        In the order of the table.
+
+    Raises:
+        UserError: see `find_cases`.
+    """
     table = root / TABLE if root.is_dir() else root
-    cases = []
-    for number, row in _rows(table):
+    cases: list[Case] = []
+    for number, values in _rows(table, optional):
         try:
-            cases += split_frames(_case(row, table.parent, f"{table}, row {number}"))
+            cases += cases_of(Row(values, table.parent, f"{table}, row {number}"))
         except UserError as error:
             on_error(error)
     return cases
 
 
-def _case(row: dict[str, str], folder: Path, where: str) -> Case:
-    for column in ("image", "mask"):
-        if not (name := row.get(column, "")).isascii() or " " in name:
-            what = f"{where.rpartition(', ')[2]}: the {column} name holds a space or is not ASCII"
-            notice("odd_name", folder / TABLE, f"{what}; read as it is", "note")
+def case_of(row: Row) -> Case:
+    """Return the case of a row, with its image as the row names it."""
+    values, _, where = row
     return Case(
-        case_id=_file_name(row["case_id"], where),
-        patient_id=_patient(row["patient_id"], where),
-        image=(_inside(folder, row["image"], where),),
-        mask=(_inside(folder, row["mask"], where),) if row.get("mask") else (),
-        phase=row.get("phase", ""),
-        sequence=row.get("sequence", ""),
-        pathology=row.get("pathology", ""),
-        centre=row.get("centre", ""),
-        vendor=row.get("vendor", ""),
-        label=_label(row.get("label", ""), where),
-        other={k: v for k, v in row.items() if k not in {*REQUIRED, *OPTIONAL}},
+        case_id=_file_name(values["case_id"], where),
+        patient_id=_patient(values["patient_id"], where),
+        image=file_of(row, "image"),
+        mask=file_of(row, "mask") if values.get("mask") else (),
+        phase=values.get("phase", ""),
+        sequence=values.get("sequence", ""),
+        pathology=values.get("pathology", ""),
+        centre=values.get("centre", ""),
+        vendor=values.get("vendor", ""),
+        label=_label(values.get("label", ""), where),
+        other={k: v for k, v in values.items() if k not in {*REQUIRED, *OPTIONAL}},
     )
+
+
+def file_of(row: Row, column: str) -> tuple[Path]:
+    """Return the path that a row names in a column.
+
+    Raises:
+        UserError: nothing is there, or it leads out of the folder of the table.
+    """
+    values, folder, where = row
+    name = values[column]
+    if not name.isascii() or " " in name:
+        what = f"{where.rpartition(', ')[2]}: the {column} name holds a space or is not ASCII"
+        notice("odd_name", folder / TABLE, f"{what}; read as it is", "note")
+    return (_inside(folder, name, where),)
 
 
 def split_frames(case: Case) -> list[Case]:
     """Return one case a phase of a cine, the case with its files for a single volume.
 
-    Names that hold a part of what a DICOM header says of the patient become pseudonyms.
-
     Raises:
         UserError: the folder holds no image; the mask of a cine has another shape than its image.
     """
     (path,) = case.image
-    phases = phases_in(path)
-    if not phases:
-        raise UserError("holds no DICOM image", where=str(path), fix="correct the row")
-    if not path.name.endswith(NIFTI):
-        known = identifiers(phases[0][0][0])
-        names = {key: pseudonym(getattr(case, key), known) for key in ("case_id", "patient_id")}
-        case = replace(case, **names)  # type: ignore[arg-type]
+    case, phases = with_phases(case)
     if len(phases) == 1:
         files, frame = phases[0]
         return [replace(case, image=files, frame=frame)]
@@ -128,6 +167,25 @@ def split_frames(case: Case) -> list[Case]:
         replace(case, case_id=f"{case.case_id}_ph{t:02d}", image=files, frame=frame, phase=str(t))
         for t, (files, frame) in enumerate(phases)
     ]
+
+
+def with_phases(case: Case) -> tuple[Case, list[tuple[tuple[Path, ...], int | None]]]:
+    """Return a case and the files and frame of each phase of its image, see `phases_in`.
+
+    Names that hold a part of what a DICOM header says of the patient become pseudonyms.
+
+    Raises:
+        UserError: the folder holds no image.
+    """
+    (path,) = case.image
+    phases = phases_in(path)
+    if not phases:
+        raise UserError("holds no DICOM image", where=str(path), fix="correct the row")
+    if not path.name.endswith(NIFTI):
+        known = identifiers(phases[0][0][0])
+        names = {key: pseudonym(getattr(case, key), known) for key in ("case_id", "patient_id")}
+        case = replace(case, **names)  # type: ignore[arg-type]
+    return case, phases
 
 
 def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:
@@ -159,7 +217,7 @@ def _write_nifti(path: Path, array: np.ndarray, study: CineStudy) -> None:
     sitk.WriteImage(image, str(path))
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
+def _rows(table: Path, optional: Collection[str]) -> list[tuple[int, dict[str, str]]]:
     """Return the rows by column, each with its line in the file."""
     text = _text(table)
     head = text.partition("\n")[0]
@@ -169,7 +227,7 @@ def _rows(table: Path) -> list[tuple[int, dict[str, str]]]:
     rows = []
     try:
         reader.fieldnames = columns = [name.strip() for name in reader.fieldnames or []]
-        _check_columns(columns, table)
+        _check_columns(columns, table, optional)
         for row in reader:
             where = f"{table}, row {reader.line_num}"
             if any(row.pop(None, [])):
@@ -216,8 +274,8 @@ def _note_dialect(text: str, table: Path) -> None:
         notice("csv_dialect", table, f"has {', '.join(found)}; read as such", "note")
 
 
-def _check_columns(columns: list[str], table: Path) -> None:
-    others = [name for name in columns if name not in {*REQUIRED, *OPTIONAL}]
+def _check_columns(columns: list[str], table: Path, optional: Collection[str]) -> None:
+    others = [name for name in columns if name not in {*REQUIRED, *optional}]
     for wanted in REQUIRED:
         if columns.count(wanted) == 1:
             continue
@@ -228,7 +286,7 @@ def _check_columns(columns: list[str], table: Path) -> None:
         hint = f"rename {near[0]!r}" if near else f"the columns are {there or 'none'}"
         raise UserError(f"no column {wanted!r}", where=str(table), fix=hint)
     for name in others:
-        if near := get_close_matches(name.lower(), set(OPTIONAL) - set(columns), n=1, cutoff=0.8):
+        if near := get_close_matches(name.lower(), set(optional) - set(columns), n=1, cutoff=0.8):
             notice("column", table, f"column {name!r} is not read as {near[0]!r}: misspelt?")
 
 

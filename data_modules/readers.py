@@ -1,10 +1,8 @@
 """Files to volumes with a true geometry, and every way that can go wrong named in one line."""
 
-import gzip
-import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -17,17 +15,21 @@ from cardiac_mtl.errors import UserError
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.dicom import read_frames
 from data_modules.findings import notice
-from data_modules.series import count_phases, phases_of_folder, read_slices
+from data_modules.nifti import load_nifti, read_nifti, read_nifti_phases
+from data_modules.series import count_phases, phases_of_folder, read_phases, read_slices, size_of
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
 NIFTI = (".nii", ".nii.gz")
-MOST_VOXELS = 1 << 26
-"""Of one volume: 512 x 512 x 256. What claims more is a damaged header or an attack on memory."""
-KEPT_BYTES = 1 << 29
-"""A 4-D file up to this size stays in memory while its phases are read one after the other."""
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+class Cine(NamedTuple):
+    """All phases of a stack."""
+
+    frames: NDArray[np.float32]
+    """(T, S, H, W), slices in the order of the file."""
+    volume: sitk.Image
+    """Phase 0, float32; its geometry is that of all."""
 
 
 def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
@@ -45,13 +47,55 @@ def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
     """
     first = files[0]
     if first.name.endswith(NIFTI):
-        image = _read_nifti(first, frame)
+        image = _nifti_volume(first, frame)
     else:
         voxels, affine = read_slices(files, frame)
         image = _with_affine(sitk.GetImageFromArray(voxels), affine, first)
-    _refuse_bad_numbers(image, first)
+    _refuse_bad_numbers(sitk.GetArrayViewFromImage(image), first)
     floats = image.GetPixelID() == sitk.sitkFloat32
     return image if floats else sitk.Cast(image, sitk.sitkFloat32)
+
+
+def read_cine(files: Sequence[Path]) -> Cine:
+    """Read all phases of a cine, each file once.
+
+    Args:
+        files: one 4-D NIfTI file; or all DICOM files of one cine, in any order.
+
+    Raises:
+        UserError: as `read_volume`; or there is one phase only, or nothing moves.
+    """
+    first = files[0]
+    if first.name.endswith(NIFTI):
+        voxels, affine = read_nifti_phases(first)
+    else:
+        voxels, affine = read_phases(files)
+    refuse_still(len(voxels), first)
+    frames = voxels.astype(np.float32, copy=False)
+    _refuse_bad_numbers(frames, first)
+    if (frames == frames[0]).all():
+        raise UserError(
+            "nothing moves: all its phases are alike",
+            where=str(first),
+            fix="give the phases of one heart beat",
+            code="no_motion",
+        )
+    return Cine(frames, _with_affine(sitk.GetImageFromArray(frames[0]), affine, first))
+
+
+def refuse_still(phases: int, where: Path) -> None:
+    """Refuse what has no temporal axis, or one phase along it.
+
+    Raises:
+        UserError: there is one phase only.
+    """
+    if phases < 2:
+        raise UserError(
+            "holds one phase, not a cine of several",
+            where=str(where),
+            fix="give a 4-D NIfTI (x, y, z, t), or the folder of a DICOM cine",
+            code="no_phases",
+        )
 
 
 def read_mask(
@@ -77,7 +121,7 @@ def read_mask(
     """
     first = files[0]
     if first is not None and first.name.endswith(NIFTI):
-        mask = _read_nifti(first, frame)
+        mask = _nifti_volume(first, frame)
         check_geometry(like, mask, first)
         _refuse_undeclared(sitk.GetArrayViewFromImage(mask), labels, first)
         mask.CopyInformation(like)
@@ -87,6 +131,41 @@ def read_mask(
     mask = sitk.GetImageFromArray(stacked)
     mask.CopyInformation(like)
     return mask
+
+
+def read_region(path: Path, like: sitk.Image, *, one_value: bool = False) -> NDArray[np.bool_]:
+    """Read where a mask is above 0.
+
+    Args:
+        path: NIfTI, or anything else that `read_volume` reads.
+        like: the volume, or the phase of a cine, that it belongs to.
+        one_value: refuse a mask of several structures.
+
+    Returns:
+        (S, H, W).
+
+    Raises:
+        UserError: the file is absent or damaged, the geometry is another, there are phases.
+    """
+    if len(shape := shape_of(path)) > 3:
+        raise UserError(
+            f"has the shape {shape}, and belongs to all phases of a cine",
+            where=str(path),
+            fix="give one 3-D mask",
+            code="dimensions",
+        )
+    mask = read_volume((path,))
+    check_geometry(like, mask, path)
+    voxels = sitk.GetArrayFromImage(mask)
+    inside: NDArray[np.bool_] = voxels > 0
+    if one_value and len(found := np.unique(voxels[inside])) > 1:
+        raise UserError(
+            f"holds the values {found[:5].tolist()}",
+            where=str(path),
+            fix="keep one value, that of the structure",
+            code="undeclared_label",
+        )
+    return inside
 
 
 def check_geometry(image: sitk.Image, mask: sitk.Image, where: Path) -> None:
@@ -133,7 +212,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
         path: NIfTI, in its own order of axes; or DICOM, as (column, row, slice, phase).
     """
     if path.name.endswith(NIFTI):
-        return tuple(int(n) for n in _load_nifti(path).shape)
+        return tuple(int(n) for n in load_nifti(path).shape)
     frames, phases = read_frames(path), count_phases(path)
     shape = (*frames[0].size, len(frames) // phases)
     return (*shape, phases) if phases > 1 else shape
@@ -151,6 +230,11 @@ def count_slices(files: Sequence[Path]) -> int:
         return len(files)
     shape = shape_of(files[0])
     return shape[2] if len(shape) > 2 else 1
+
+
+def count_slices_of_cine(files: Sequence[Path]) -> int:
+    """Return how many slices a phase of `read_cine` will have, from headers alone."""
+    return count_slices(files) if files[0].name.endswith(NIFTI) else size_of(files)[1]
 
 
 def phases_in(path: Path) -> list[tuple[tuple[Path, ...], int | None]]:
@@ -185,7 +269,7 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
     """
     temporary = path.with_name(f".{path.name}")
     if like.name.endswith(NIFTI):
-        source = _load_nifti(like)
+        source = load_nifti(like)
         stacked = np.stack([sitk.GetArrayFromImage(frame).T for frame in frames], axis=-1)
         header = source.header.copy()
         header.set_data_dtype(np.uint8)
@@ -200,120 +284,9 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
     temporary.replace(path)
 
 
-def _load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
-    if not path.is_file():
-        raise UserError(
-            "no such file",
-            where=str(path),
-            fix="restore it or correct its row",
-            code="missing_file",
-        )
-    try:
-        return nib.nifti1.Nifti1Image.from_filename(path)
-    except UNREADABLE as error:
-        raise damaged(path, "is damaged or not NIfTI", error) from error
-
-
-def _read_nifti(path: Path, frame: int | None) -> sitk.Image:
-    """Return a 3-D image; a 2-D file becomes one slice."""
-    file = _load_nifti(path)
-    _refuse_odd_shape(file, path, frame)
-    if file.get_data_dtype().kind not in "biuf":
-        raise UserError(
-            f"holds {file.get_data_dtype()} voxels",
-            where=str(path),
-            fix="give one number a voxel",
-            code="voxel_type",
-        )
-    try:
-        with np.errstate(over="ignore"):  # what float32 cannot hold is refused as infinite
-            voxels = _nifti_voxels(file, path, frame)
-    except UNREADABLE as error:
-        raise damaged(path, "is truncated or corrupt", error) from error
-    if voxels.ndim == 2:
-        voxels = voxels[..., None]
-    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.transpose(2, 1, 0)))
-    with np.errstate(invalid="ignore"):  # what is not finite is refused next
-        affine = _RAS_TO_LPS @ _nifti_affine(file, path)
-    return _with_affine(image, affine, path)
-
-
-def _refuse_odd_shape(file: nib.nifti1.Nifti1Image, path: Path, frame: int | None) -> None:
-    shape = file.shape
-    if len(shape) not in {2, 3, 4} or (len(shape) == 4) != (frame is not None):
-        raise UserError(
-            f"has {len(shape)} dimensions",
-            where=str(path),
-            fix="give 3-D masks to 3-D images and 4-D masks, or none, to 4-D images",
-            code="dimensions",
-        )
-    if math.prod(shape[:3]) > MOST_VOXELS or min(shape) < 1:
-        raise UserError(
-            f"claims {_times(shape)} voxels",
-            where=str(path),
-            fix=f"repair its header, or crop it to {MOST_VOXELS} voxels a volume",
-            code="absurd_size",
-        )
-
-
-def _nifti_voxels(
-    file: nib.nifti1.Nifti1Image, path: Path, frame: int | None
-) -> NDArray[np.generic]:
-    """Return the voxels of one volume, float32 or what integers the file holds."""
-    status = path.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
-    offset = int(getattr(file.dataobj, "offset", 352))  # extensions of the header come before
-    size = offset + math.prod(file.shape) * file.get_data_dtype().itemsize
-    if size <= KEPT_BYTES:
-        whole = _voxels_of_file(path, stamp, size)
-        return whole if frame is None else whole[..., frame]
-    _verify_gzip(path, stamp, size)
-    return _narrow(np.asanyarray(file.dataobj if frame is None else file.dataobj[..., frame]))
-
-
-@lru_cache(maxsize=1)
-def _voxels_of_file(path: Path, stamp: tuple[int, int], size: int) -> NDArray[np.generic]:  # noqa: ARG001 - part of the key
-    """Read all voxels of a file, to its end: nibabel stops before the checksum of a gzip file."""
-    if path.suffix != ".gz":
-        return _narrow(np.asanyarray(nib.nifti1.Nifti1Image.from_filename(path).dataobj))
-    with gzip.open(path) as opened:
-        content = opened.read(size)
-        _refuse_more(opened)
-    return _narrow(np.asanyarray(nib.nifti1.Nifti1Image.from_bytes(content).dataobj))
-
-
-@lru_cache(maxsize=1)
-def _verify_gzip(path: Path, stamp: tuple[int, int], size: int) -> None:  # noqa: ARG001 - part of the key
-    """Read a large file to its end, a little at a time."""
-    if path.suffix == ".gz":
-        with gzip.open(path) as opened:
-            while size > 0 and (block := opened.read(min(size, 1 << 22))):
-                size -= len(block)
-            _refuse_more(opened)
-
-
-def _refuse_more(opened: gzip.GzipFile) -> None:
-    """Check the checksum; refuse what would unpack to more than the header promised."""
-    if len(opened.read(1 << 16)) == 1 << 16:
-        raise ValueError("more than the header promises")
-
-
-def _narrow(voxels: NDArray[np.generic]) -> NDArray[np.generic]:
-    wide = voxels.dtype.kind in "bf" or voxels.dtype.itemsize > 4
-    return voxels.astype(np.float32 if wide else voxels.dtype.newbyteorder("="))
-
-
-def _nifti_affine(file: nib.nifti1.Nifti1Image, path: Path) -> NDArray[np.float64]:
-    """Return the affine in RAS, warning where the header holds two that disagree (P15)."""
-    header = file.header
-    if header["qform_code"] > 0 and header["sform_code"] > 0:
-        try:
-            off = float(np.abs(file.get_qform() - file.get_sform()).max())
-        except ValueError:  # a quaternion longer than one
-            off = float("nan")
-        if not off <= TOLERANCE:
-            notice("qform_sform", path, f"qform and sform differ by {off:.4g}; the sform is used")
-    return np.asarray(file.affine, dtype=np.float64)
+def _nifti_volume(path: Path, frame: int | None) -> sitk.Image:
+    voxels, affine = read_nifti(path, frame)
+    return _with_affine(sitk.GetImageFromArray(voxels), affine, path)
 
 
 def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> sitk.Image:
@@ -369,11 +342,11 @@ def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
     return foreground.astype(np.int16)
 
 
-def _refuse_bad_numbers(image: sitk.Image, where: Path) -> None:
-    voxels = sitk.GetArrayViewFromImage(image)
+def _refuse_bad_numbers(voxels: NDArray[np.generic], where: Path) -> None:
+    """Refuse a volume (S, H, W), or all its phases (T, S, H, W), with a number that is none."""
     bad = ~np.isfinite(voxels)
     if bad.any():
-        slices = np.flatnonzero(bad.any(axis=(1, 2))).tolist()
+        slices = np.flatnonzero(bad.any(axis=(*range(bad.ndim - 3), -2, -1))).tolist()
         raise UserError(
             f"has {int(bad.sum())} voxels that are NaN or infinite, in slices {slices[:5]}",
             where=str(where),

@@ -1,7 +1,7 @@
 """DICOM images to volumes: which belong together, their order, their phases."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,12 +37,56 @@ def read_slices(
     Raises:
         UserError: a file is absent or damaged, or does not continue the first.
     """
-    data = [read_dataset(file, pixels=True) for file in files]
-    frames = [
-        one for file, dataset in zip(files, data, strict=True) for one in frames_of(dataset, file)
-    ]
+    data, frames = _read_all(files)
     if len(frames) > len(files):
         frames = _phases(frames, files[0])[phase or 0]
+    affine = _affine_of(frames)  # first: it refuses slices that cannot be stacked
+    return _voxels_of([frames], data)[0], affine
+
+
+def read_phases(
+    files: Sequence[Path],
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Read all phases of one cine, each file once.
+
+    Args:
+        files: single-frame or enhanced multi-frame files, any order.
+
+    Returns:
+        Voxels (T, S, H, W), slices base to apex, and the affine (4, 4) from (column, row, slice)
+        to LPS mm.
+
+    Raises:
+        UserError: as `read_slices`; slices are doubled or lack phases.
+    """
+    data, frames = _read_all(files)
+    for other in frames:
+        _refuse_other_slice(other, frames[0])
+    phases = _phases(frames, files[0])
+    return _voxels_of(phases, data), _affine_of(phases[0])
+
+
+def size_of(files: Sequence[Path]) -> tuple[int, int]:
+    """Return how many phases and slices `read_phases` will give, from headers alone."""
+    phases = _phases([one for file in files for one in read_frames(file)], files[0])
+    return len(phases), len(phases[0])
+
+
+def _read_all(files: Sequence[Path]) -> tuple[dict[Path, pydicom.Dataset], list[Frame]]:
+    data = {file: read_dataset(file, pixels=True) for file in files}
+    return data, [one for file in files for one in frames_of(data[file], file)]
+
+
+def _voxels_of(
+    phases: Sequence[Sequence[Frame]], data: Mapping[Path, pydicom.Dataset]
+) -> NDArray[np.float32]:
+    """Return (T, S, H, W)."""
+    pixels = {file: pixels_of(data[file], file) for file in data}
+    return np.stack([np.stack([pixels[one.file][one.number] for one in p]) for p in phases])
+
+
+def _affine_of(frames: Sequence[Frame]) -> NDArray[np.float64]:
+    """Return the affine of the slices of one volume, which continue the first."""
     first = frames[0]
     for other in frames:
         _refuse_other_slice(other, first)
@@ -50,8 +94,7 @@ def read_slices(
     affine[:3, :2] = first.axes.T * first.spacing[::-1]
     affine[:3, 2] = first.normal * _slice_step(frames)
     affine[:3, 3] = first.position
-    pixels = {file: pixels_of(dataset, file) for file, dataset in zip(files, data, strict=True)}
-    return np.stack([pixels[one.file][one.number] for one in frames]), affine
+    return affine
 
 
 def order_by_position(files: Sequence[Path]) -> list[Path]:

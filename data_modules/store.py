@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,6 @@ VERSION = 3
 """Part of every key: raise it when the preparation changes."""
 
 IMAGE, MASK, INDEX, ABOUT = "image.float16", "mask.int8", "index.npz", "about.json"
-BYTES_A_PIXEL = 3
 RESIDENT_BYTES = 64 << 20
 """How much of the arrays may stay in the memory of the process: what is beyond goes back to the
 page cache of the system, from where the next batch has it at once."""
@@ -38,14 +38,16 @@ page cache of the system, from where the next batch has it at once."""
 
 @dataclass(frozen=True)
 class PreparedCase:
-    """One volume on the prepared grid."""
+    """One volume, or one cine, on the prepared grid."""
 
     image: NDArray[np.float32]
-    """(S, H, W)."""
+    """(S, H, W), or (S, T, H, W) of a cine."""
     mask: NDArray[np.int8]
     """(S, H, W), `UNLABELLED` where not annotated."""
     spacing: tuple[float, float, float]
     """Distance between slices, rows and columns in mm."""
+    origin: tuple[float, ...] = ()
+    """Of a cine: row and column of the first pixel of the grid, in mm from that of the file."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Plan:
     slices: tuple[int, ...]
     """Of each case."""
     matrix: tuple[int, int]
+    frames: int | None = None
+    """T of a cine; None where the images have no temporal axis."""
 
     @property
     def starts(self) -> list[int]:
@@ -62,9 +66,15 @@ class Plan:
         return [0, *accumulate(self.slices)][:-1]
 
     @property
+    def slice_bytes(self) -> dict[str, int]:
+        """Return the size of one slice in each array."""
+        pixels = self.matrix[0] * self.matrix[1]
+        return {IMAGE: 2 * pixels * (self.frames or 1), MASK: pixels}
+
+    @property
     def bytes(self) -> int:
         """Return the size of the arrays."""
-        return sum(self.slices) * self.matrix[0] * self.matrix[1] * BYTES_A_PIXEL
+        return sum(self.slices) * sum(self.slice_bytes.values())
 
 
 def cache_folder() -> Path:
@@ -84,11 +94,16 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
     Returns:
         64 hexadecimal digits. The bytes of every file count, not its name or its date (P12).
     """
-    known = iter(
-        digests([file for case in cases for file in (*case.image, *case.mask) if file], cache)
-    )
+    files = [(*case.image, *case.mask, *case.myocardium) for case in cases]
+    known = iter(digests([file for of_case in files for file in of_case if file], cache))
     content = [
-        [case.frame, [next(known) for _ in case.image], [p and next(known) for p in case.mask]]
+        [
+            case.frame,
+            [next(known) for _ in case.image],
+            [p and next(known) for p in case.mask],
+            # nothing where there is none: the keys of data sets without it stay what they were
+            *[next(known) for _ in case.myocardium],
+        ]
         for case in cases
     ]
     described = json.dumps([VERSION, dict(settings), content], sort_keys=True)
@@ -147,20 +162,23 @@ def _make(
     todo = [k for k in range(len(cases)) if not (marks / f"{k}.json").is_file()]
     share = len(todo) / len(cases)
     _forecast(folder, plan, share, resumed=share < 1)
-    for name, size in ((IMAGE, 2), (MASK, 1)):
+    for name, size in plan.slice_bytes.items():
         with (making / name).open("ab") as file:
-            file.truncate(plan.bytes // BYTES_A_PIXEL * size)
+            file.truncate(sum(plan.slices) * size)
     work = partial(_write_case, making, cases, prepare, plan)
     for _ in parallel_map(work, todo, label="preparing"):
         pass
-    spacings = [json.loads((marks / f"{k}.json").read_text()) for k in range(len(cases))]
-    np.savez(
-        making / INDEX,
-        case=np.repeat(np.arange(len(cases)), plan.slices),
-        slice=np.concatenate([np.arange(n) for n in plan.slices]),
-        spacing=np.repeat(np.asarray(spacings, dtype=np.float32), plan.slices, axis=0),
-        matrix=np.asarray(plan.matrix),
-    )
+    marked = [json.loads((marks / f"{k}.json").read_text()) for k in range(len(cases))]
+    measures = np.repeat(np.asarray(marked, dtype=np.float32), plan.slices, axis=0)
+    index: dict[str, Any] = {
+        "case": np.repeat(np.arange(len(cases)), plan.slices),
+        "slice": np.concatenate([np.arange(n) for n in plan.slices]),
+        "spacing": measures[:, :3],
+        "matrix": np.asarray(plan.matrix),
+    }
+    if plan.frames is not None:
+        index |= {"frames": np.asarray(plan.frames), "origin": measures[:, 3:]}
+    np.savez(making / INDEX, **index)
     facts = dict(about) | {"cases": len(cases), "slices": sum(plan.slices)}
     (making / ABOUT).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     shutil.rmtree(marks)
@@ -182,13 +200,12 @@ def _write_case(
             where=str(cases[k].image[0]),
             fix="copy the file again from its source",
         )
-    place = plan.starts[k] * plan.matrix[0] * plan.matrix[1]
     for name, array in ((IMAGE, prepared.image.astype(np.float16)), (MASK, prepared.mask)):
         with (making / name).open("r+b") as file:
-            file.seek(place * array.itemsize)
+            file.seek(plan.starts[k] * plan.slice_bytes[name])
             file.write(array.tobytes())
     temporary = making / "done" / f".{k}"
-    temporary.write_text(json.dumps(prepared.spacing))
+    temporary.write_text(json.dumps([*prepared.spacing, *prepared.origin]))
     temporary.rename(making / "done" / f"{k}.json")
 
 
@@ -228,11 +245,13 @@ class PreparedStore:
             self.case, self.slice, self.spacing, matrix = (
                 index[name] for name in ("case", "slice", "spacing", "matrix")
             )
+            frames = [int(index["frames"])] if "frames" in index else []
+            self.origin = index["origin"] if "origin" in index else np.zeros((len(self.case), 2))
         self.folder = folder
         self._maps = [_map(folder / name) for name in (IMAGE, MASK)]
-        shape = (len(self.case), *map(int, matrix))
-        self.image = np.frombuffer(self._maps[0], np.float16).reshape(shape)
-        self.mask = np.frombuffer(self._maps[1], np.int8).reshape(shape)
+        count, grid = len(self.case), [int(n) for n in matrix]
+        self.image = np.frombuffer(self._maps[0], np.float16).reshape(count, *frames, *grid)
+        self.mask = np.frombuffer(self._maps[1], np.int8).reshape(count, *grid)
         self._resident = 0
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -244,7 +263,11 @@ class PreparedStore:
         return np.flatnonzero(np.isin(self.case, np.asarray(cases, dtype=self.case.dtype)))
 
     def gather(self, positions: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        """Return float32 images (B, H, W) and int8 masks (B, H, W) of some slices, as copies."""
+        """Return copies of some slices.
+
+        Returns:
+            float32 images (B, H, W), or (B, T, H, W) of a cine, and int8 masks (B, H, W).
+        """
         image, mask = self.image[positions], self.mask[positions]
         self._resident += image.nbytes + mask.nbytes
         if self._resident > RESIDENT_BYTES:
@@ -270,7 +293,8 @@ class SliceDataset(Dataset[Batch]):
     Args:
         store: of the whole data set.
         positions: (N,), slices of this part.
-        num_indices: K, columns of `indices`; the data module fills them.
+        indices: float32 (slices, K), of each slice of the store, NaN where the data module
+            computes them of the mask of the batch.
         label: (cases,), label of each row of the case table.
         repeats: passes over the slices that make one epoch.
     """
@@ -279,13 +303,13 @@ class SliceDataset(Dataset[Batch]):
         self,
         store: PreparedStore,
         positions: NDArray[np.intp],
-        num_indices: int,
+        indices: Tensor,
         label: Tensor,
         repeats: int = 1,
     ) -> None:
         self.store = store
         self.positions = np.tile(positions, repeats)
-        self.num_indices = num_indices
+        self.indices = indices
         self.label = label
 
     def __len__(self) -> int:
@@ -310,7 +334,7 @@ class SliceDataset(Dataset[Batch]):
             "spacing": torch.from_numpy(self.store.spacing[positions]),
             "case": case,
             "slice": torch.from_numpy(self.store.slice[positions]),
-            "indices": torch.full((len(positions), self.num_indices), torch.nan),
+            "indices": self.indices[torch.from_numpy(positions)],
             "label": self.label[case],
             "sample": torch.as_tensor(indices),
         }
