@@ -10,12 +10,17 @@ from pathlib import Path
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.phantoms.cohort import make_cohort
-from data_modules import manifest, stacom
+from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
+from data_modules import cine, manifest, stacom
 from data_modules.base import PHANTOM
 from data_modules.store import cache_folder
 
-WRITERS = {"lvsc": stacom.write_layout, "manifest": manifest.write_layout}
+LAYOUTS = {
+    "lvsc": (stacom.write_layout, make_cohort),
+    "manifest": (manifest.write_layout, make_cohort),
+    "cine": (cine.write_layout, make_infarct_cohort),
+}
+"""How each layout is written, and the patients that suit it."""
 DEFAULT_PATIENTS, DEFAULT_PHASES, DEFAULT_SEED = 20, 8, 0
 VERSION = 1
 """Part of the name of a cached cohort: raise it when the phantom changes."""
@@ -25,7 +30,7 @@ def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) 
     """Write a cohort of phantom hearts in the layout of a data set.
 
     Args:
-        layout: a key of `WRITERS`.
+        layout: a key of `LAYOUTS`.
         out: folder to make; it appears whole or not at all.
         patients: number of patients.
         phases: phases of each cine.
@@ -39,7 +44,8 @@ def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) 
     out.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        WRITERS[layout](making, make_cohort(patients, phases, seed))
+        write, make = LAYOUTS[layout]
+        write(making, make(patients, phases, seed))
         made = {"patients": patients, "phases": phases, "seed": seed, "version": VERSION}
         (making / PHANTOM).write_text(json.dumps(made) + "\n", encoding="utf-8")
         if out.exists():
@@ -69,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         description="Write phantom short-axis cine studies, with their exact volumes and areas.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument("--layout", choices=sorted(WRITERS), default="lvsc", help="files as in")
+    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in")
     parser.add_argument("--patients", type=_positive, default=DEFAULT_PATIENTS, help="how many")
     parser.add_argument("--phases", type=_positive, default=20, help="phases of each cine")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="same seed, same cohort")

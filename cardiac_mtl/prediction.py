@@ -15,12 +15,13 @@ from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import Prediction
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import Row, write_csv
+from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
-from data_modules.geometry import restore
+from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
-from data_modules.readers import read_volume, write_mask
+from data_modules.readers import write_mask
 
 SLICES_AT_ONCE = 16
 
@@ -43,9 +44,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--checkpoint", type=Path, help="another checkpoint than the best")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(arguments[1:])
-    cases = find_inputs(options.input)
     run_directory = find_run(options.run)
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
+    cases = find_inputs(options.input, whole_cines=predictor.data.whole_cines)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for files, phases in groupby(cases, key=lambda case: case.image):
@@ -80,21 +81,20 @@ class Predictor:
             output: folder, which exists.
 
         Returns:
-            One row a slice: regressed indices and segmented area in mm2.
+            One row a slice: regressed indices, and those of the mask.
         """
         rows: list[Row] = []
         masks = []
         for case in phases:
-            volume = read_volume(case.image, case.frame)
-            prepared = self.data.prepare_volume(volume)
-            prediction = self._predict(prepared)
-            columns = _columns(self.paper.index_names, prediction)
+            prepared = self.data.prepare_input(case)
+            prediction = self._predict(prepared.image)
+            columns = self._columns(prediction, prepared)
             if "mask_prob" in prediction:
-                masks.append(self._mask(prediction["mask_prob"].numpy(), volume))
-                columns["segmented_area_mm2"] = _areas(masks[-1])
+                masks.append(self._mask(prediction["mask_prob"].numpy(), prepared))
+                columns |= _measured(masks[-1], self.data.index_names)
             rows += [
                 {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
-                for k in range(len(prepared))
+                for k in range(len(prepared.image))
             ]
         if masks:
             name = phases[0].case_id
@@ -105,7 +105,7 @@ class Predictor:
 
     @torch.inference_mode()
     def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
-        """Predict (S, H, W) and return the whole volume on the CPU."""
+        """Predict (S, [T,] H, W) and return the whole volume on the CPU."""
         parts = [
             self.paper.predict(self.paper(part[:, None].to(self.device)))
             for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
@@ -113,11 +113,30 @@ class Predictor:
         keys = parts[0].keys()
         return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
 
-    def _mask(self, probability: NDArray[np.float32], volume: sitk.Image) -> sitk.Image:
+    def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[float]]:
+        """Return one column a regressed index, a value a slice; none when nothing is regressed.
+
+        The centroid is from the centre of the first pixel of the file, as one of its mask is.
+        """
+        if "indices" not in prediction:
+            return {}
+        columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))
+        if prepared.centre is not None:
+            corner = first_pixel(
+                prepared.volume, self.data.matrix, self.data.spacing_mm, prepared.centre
+            )
+            for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
+                columns[name] = columns[name] + shift
+        return {f"regressed_{name}": column.tolist() for name, column in columns.items()}
+
+    def _mask(self, probability: NDArray[np.float32], prepared: PreparedInput) -> sitk.Image:
         """Turn (S, K, H, W) on the prepared grid into classes on the grid of the volume."""
+        _, volume, centre = prepared
         kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
         classes = [
-            restore(np.where(kept == k, probability[:, k], 0.0), volume, self.data.spacing_mm)
+            restore(
+                np.where(kept == k, probability[:, k], 0.0), volume, self.data.spacing_mm, centre
+            )
             for k in range(1, probability.shape[1])
         ]
         stacked = np.stack([np.full_like(classes[0], 0.5), *classes])
@@ -126,19 +145,19 @@ class Predictor:
         return mask
 
 
-def _columns(names: Sequence[str], prediction: Prediction) -> dict[str, list[float]]:
-    """Return one column a regressed index, a value a slice; none when nothing is regressed."""
-    if "indices" not in prediction:
-        return {}
-    values = prediction["indices"].T.tolist()
-    return {f"regressed_{name}": column for name, column in zip(names, values, strict=True)}
+def _measured(mask: sitk.Image, index_names: Sequence[str]) -> dict[str, list[float]]:
+    """Measure the foreground of every slice: what is regressed, or the area in mm2.
 
-
-def _areas(mask: sitk.Image) -> list[float]:
-    """Return the foreground area of every slice in mm2."""
+    The percentage asks for a myocardium, which nobody predicts.
+    """
     column, row, _ = mask.GetSpacing()
-    pixels = (sitk.GetArrayViewFromImage(mask) > 0).sum(axis=(1, 2))
-    return (pixels * column * row).tolist()
+    held = sitk.GetArrayViewFromImage(mask) > 0
+    if tuple(index_names) != INDEX_NAMES:
+        return {"segmented_area_mm2": (held.sum(axis=(1, 2)) * column * row).tolist()}
+    values = infarct_indices(held, (row, column)).T.tolist()
+    columns = {f"segmented_{n}": v for n, v in zip(INDEX_NAMES, values, strict=True)}
+    del columns["segmented_segment_percent"]
+    return columns
 
 
 def _device(name: str) -> torch.device:

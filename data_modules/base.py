@@ -19,18 +19,15 @@ from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.findings import OnError, notice, noticed, refuse
-from data_modules.geometry import Normalise, apex_first, prepare_image, prepare_mask
+from data_modules.folds import Folds
+from data_modules.geometry import Normalise, PreparedInput, apex_first, prepare_image, prepare_mask
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
     Split,
     check_fold,
     digest,
-    leave_one_out,
-    make_splits,
-    read_splits,
     save_splits,
-    thin,
 )
 from data_modules.store import (
     Plan,
@@ -81,6 +78,8 @@ class CardiacDataModule(LightningDataModule):
     """Value of each class in a prepared mask."""
     index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
     """Columns of `indices`."""
+    whole_cines: ClassVar[bool] = False
+    """Whether a case is a cine with all its phases."""
 
     def __init__(
         self,
@@ -105,14 +104,16 @@ class CardiacDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.root = root
-        self.num_folds = num_folds
+        self.folds = Folds(
+            num_folds,
+            split_seed,
+            val_fraction,
+            stratify_by,
+            leave_out,
+            splits,
+            train_fraction,
+        )
         self.fold = fold
-        self.split_seed = split_seed
-        self.val_fraction = val_fraction
-        self.stratify_by = stratify_by
-        self.leave_out = leave_out
-        self.splits_file = splits
-        self.train_fraction = train_fraction
         self.paper_protocol = paper_protocol
         self.batch_size = batch_size
         self.matrix = matrix
@@ -155,6 +156,11 @@ class CardiacDataModule(LightningDataModule):
         area = inside.sum((1, 2)) * spacing[:, 1:].prod(1)
         annotated = mask.amax((1, 2)) >= 0
         return torch.where(annotated, area, torch.nan)[:, None]
+
+    @property
+    def muscle(self) -> int | None:
+        """Value of the myocardium beside what `labels` names, where the masks hold it."""
+        return None
 
     @property
     def crop(self) -> str:
@@ -215,7 +221,7 @@ class CardiacDataModule(LightningDataModule):
 
     def save_splits(self, path: Path) -> None:
         """Write all folds, with their hash, as JSON."""
-        save_splits(path, self.name_of(self.root), self.splits, self.split_seed)
+        save_splits(path, self.name_of(self.root), self.splits, self.folds.seed)
 
     @override
     def setup(self, stage: str) -> None:
@@ -223,8 +229,8 @@ class CardiacDataModule(LightningDataModule):
             return
         if self.root is None:
             raise UserError("no data", where="data.root", fix="give the folder of the data set")
-        if not (self.leave_out or self.splits_file):
-            check_fold(self.fold, self.num_folds)
+        if not (self.folds.leave_out or self.folds.splits_file):
+            check_fold(self.fold, self.folds.num_folds)
         self.find_and_split()
         self.store = self._open_store()
 
@@ -236,7 +242,7 @@ class CardiacDataModule(LightningDataModule):
         check_cases(self.cases, self.root)
         self.case_table = case_table(self.cases)
         self._seen = {stage: torch.zeros(len(self.cases), dtype=torch.uint8) for stage in _STAGES}
-        self.splits = self._make_splits()
+        self.splits = self.folds.deal(self.case_table)
         check_fold(self.fold, len(self.splits))
 
     def read_image(self, case: Case) -> sitk.Image:
@@ -268,6 +274,15 @@ class CardiacDataModule(LightningDataModule):
             spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
         )
 
+    def prepare_input(self, case: Case) -> PreparedInput:
+        """Read an image, of whatever part or none, and bring it to the prepared grid.
+
+        Raises:
+            UserError: a file is damaged, or the crop asks for a reference that is not there.
+        """
+        volume = self.read_image(case)
+        return PreparedInput(self.prepare_volume(volume), volume)
+
     def prepare_volume(self, volume: sitk.Image) -> NDArray[np.float32]:
         """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
         return prepare_image(volume, self.matrix, self.spacing_mm, self.normalise)
@@ -280,7 +295,7 @@ class CardiacDataModule(LightningDataModule):
             self._train_dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
-            seed=self.split_seed,
+            seed=self.folds.seed,
         )
         return self._loader(self._train_dataset, sampler)
 
@@ -339,37 +354,6 @@ class CardiacDataModule(LightningDataModule):
             self._epoch_draws = draw(self.augmentation, count, self.matrix, generator)
             self._epoch_drawn = stream
         return self._epoch_draws[samples]
-
-    def _make_splits(self) -> list[Split]:
-        strata = self._by_patient(self.stratify_by, "stratify_by") if self.stratify_by else {}
-        strata = strata or dict.fromkeys(self.case_table["patient_id"].astype(str), "")
-        if self.splits_file is not None:
-            splits = read_splits(self.splits_file, list(strata))
-        elif self.leave_out:
-            groups = self._by_patient(self.leave_out, "leave_out")
-            splits = leave_one_out(groups, strata, self.split_seed, self.val_fraction)
-        else:
-            splits = make_splits(strata, self.num_folds, self.split_seed, self.val_fraction)
-        return [thin(split, self.train_fraction, strata, self.split_seed) for split in splits]
-
-    def _by_patient(self, column: str, key: str) -> dict[str, str]:
-        """Return the value of a column for each patient."""
-        table = self.case_table
-        if column not in table:
-            raise UserError(
-                f"no column {column!r} in the case table",
-                where=f"data.{key}",
-                fix=f"choose from {', '.join(table.columns)}",
-            )
-        values = table[column].astype(str).groupby(table["patient_id"].astype(str))
-        if key == "leave_out" and (values.nunique() > 1).any():
-            patient = str(values.nunique().idxmax())
-            raise UserError(
-                f"patient {patient!r} has more than one {column}, and would be in two parts",
-                where=f"data.{key}",
-                fix="choose a column that is the same for all cases of a patient",
-            )
-        return {str(patient): str(value) for patient, value in values.first().items()}
 
     @property
     def preparation(self) -> dict[str, Any]:

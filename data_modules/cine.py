@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -32,7 +32,14 @@ from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
 from data_modules.cine_table import WALL, find_cases
 from data_modules.findings import OnError, notice, refuse
-from data_modules.geometry import Centre, apex_first, prepare_frames, prepare_mask
+from data_modules.geometry import (
+    Centre,
+    PreparedInput,
+    apex_first,
+    first_pixel,
+    prepare_frames,
+    prepare_mask,
+)
 from data_modules.manifest import TABLE
 from data_modules.readers import Cine, count_slices_of_cine, read_cine, read_region
 from data_modules.roi import box_centre, moving_centre
@@ -46,17 +53,6 @@ SMALLEST_SD = 1e-3
 _PERCENT, _CENTROID, _ORIENTATION = (
     INDEX_NAMES.index(name) for name in ("segment_percent", "centroid_y_mm", "orientation_deg")
 )
-
-
-class PreparedCine(NamedTuple):
-    """One cine on the prepared grid, with what `geometry.restore` needs on the way back."""
-
-    image: NDArray[np.float32]
-    """(S, T, H, W), slices in the order of the file."""
-    volume: sitk.Image
-    """Phase 0 as the file has it."""
-    centre: Centre
-    """Of the grid, within the volume."""
 
 
 class CineDataModule(CardiacDataModule):
@@ -81,6 +77,7 @@ class CineDataModule(CardiacDataModule):
     layout = "cine"
     labels = {"infarct": INFARCT}  # noqa: RUF012 - as the base declares it
     index_names = INDEX_NAMES
+    whole_cines = True
 
     def __init__(
         self,
@@ -110,6 +107,11 @@ class CineDataModule(CardiacDataModule):
         self.frames = frames
         self.percent_of_roi = False
         """Whether no case has a myocardium, so that the percentage is of all pixels."""
+
+    @property
+    @override
+    def muscle(self) -> int | None:
+        return None if self.percent_of_roi else MYOCARDIUM
 
     @property
     @override
@@ -174,23 +176,18 @@ class CineDataModule(CardiacDataModule):
         mask.CopyInformation(image)
         return mask
 
-    def prepare_cine(self, case: Case) -> PreparedCine:
-        """Read a cine, of whatever part or none, and bring it to the prepared grid.
-
-        Raises:
-            UserError: a file is damaged, or the crop asks for a myocardium that the case does not
-                have.
-        """
+    @override
+    def prepare_input(self, case: Case) -> PreparedInput:
         cine = read_cine(case.image)
         centre = self._on_pixels(self._centre(case, cine), cine.volume)
         image = prepare_frames(
             cine.frames, cine.volume, self.matrix, self.spacing_mm, centre, self.frames
         )
-        return PreparedCine(image, cine.volume, centre)
+        return PreparedInput(image, cine.volume, centre)
 
     @override
     def read_and_prepare(self, case: Case) -> PreparedCase:
-        image, volume, centre = self.prepare_cine(case)
+        image, volume, centre = self.prepare_input(case)
         mask = self.read_mask(case, volume)
         prepared = (
             np.full((len(image), *self.matrix), UNLABELLED, np.int8)
@@ -198,16 +195,12 @@ class CineDataModule(CardiacDataModule):
             else prepare_mask(mask, self.matrix, self.spacing_mm, centre)
         )
         base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
-        column_mm, row_mm, slice_mm = volume.GetSpacing()
-        corner = [
-            place * step - (count - 1) / 2 * self.spacing_mm
-            for place, step, count in zip(centre, (row_mm, column_mm), self.matrix, strict=True)
-        ]
+        assert centre is not None
         return PreparedCase(
             image=image[base_to_apex],
             mask=prepared[base_to_apex],
-            spacing=(slice_mm, self.spacing_mm, self.spacing_mm),
-            origin=tuple(corner),
+            spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
+            origin=first_pixel(volume, self.matrix, self.spacing_mm, centre),
         )
 
     @override

@@ -14,6 +14,17 @@ Centre = tuple[float, float]
 """Row and column within a volume, in pixels; whole numbers are centres of pixels."""
 
 
+class PreparedInput(NamedTuple):
+    """An image on the prepared grid, with what `restore` needs on the way back."""
+
+    image: NDArray[np.float32]
+    """(S, H, W), or (S, T, H, W) of a cine; slices in the order of the file."""
+    volume: sitk.Image
+    """As the file has it, phase 0 of a cine."""
+    centre: Centre | None = None
+    """Of the grid, within the volume; None for the centre of the volume."""
+
+
 def prepared_grid(
     image: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre | None = None
 ) -> sitk.Image:
@@ -197,6 +208,25 @@ def _lerp(voxels: NDArray[np.float32], at: _Samples, axis: int) -> NDArray[np.fl
     lower += upper
     lower *= at.inside.reshape(shape)
     return lower
+
+
+def first_pixel(
+    image: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre
+) -> tuple[float, float]:
+    """Return row and column of the first pixel of a prepared grid, in mm from that of the file.
+
+    Args:
+        image: the volume that is prepared.
+        matrix: rows and columns of the grid.
+        spacing_mm: in-plane spacing of the grid.
+        centre: of the grid, row and column in pixels of the file.
+    """
+    column_mm, row_mm, _ = image.GetSpacing()
+    row, column = (
+        place * step - (count - 1) / 2 * spacing_mm
+        for place, step, count in zip(centre, (row_mm, column_mm), matrix, strict=True)
+    )
+    return row, column
 
 
 def apex_first(image: sitk.Image) -> bool:

@@ -263,7 +263,7 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
 
     Args:
         path: `*.nii.gz`.
-        frames: class of each voxel, one image a phase.
+        frames: class of each voxel, one image a phase, or one for all phases.
         like: the source: of a NIfTI file shape, affine and header are kept, whether it is 2-D, 3-D
             or 4-D.
     """
@@ -276,7 +276,8 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
         header.set_slope_inter(1, 0)
         header.extensions.clear()  # they, and the texts below, may name the patient
         header["descrip"] = header["aux_file"] = header["db_name"] = header["intent_name"] = b""
-        voxels = stacked.reshape(source.shape).astype(np.uint8)
+        shape = source.shape if stacked.size == np.prod(source.shape) else stacked.shape[:3]
+        voxels = stacked.reshape(shape).astype(np.uint8)
         nib.nifti1.Nifti1Image(voxels, source.affine, header).to_filename(temporary)
     else:
         (frame,) = frames

@@ -226,7 +226,7 @@ def test_pixels_as_large_as_wanted_are_those_of_the_file(tmp_path, beating):
     study = with_pixels_of(beating("p"), 1.77)
     write_layout(tmp_path, [study])
     (case,) = find_cases(tmp_path)
-    image, _, (row, column) = CineDataModule(matrix=(20, 20), frames=PHASES).prepare_cine(case)
+    image, _, (row, column) = CineDataModule(matrix=(20, 20), frames=PHASES).prepare_input(case)
     top, left = round(row - 9.5), round(column - 9.5)
     crop = study.image[..., top : top + 20, left : left + 20].swapaxes(0, 1)
     for ours, theirs in zip(image, crop, strict=True):
@@ -403,7 +403,7 @@ def test_a_scale_of_one_value_is_above_zero(root):
 def test_a_mask_goes_back_to_where_it_was(clean):
     data = module(clean)
     case = data.cases[5]
-    prepared, volume, centre = data.prepare_cine(case)
+    prepared, volume, centre = data.prepare_input(case)
     assert prepared.shape == (3, 25, 64, 64)
     stored = data.store.slices_of([5])
     np.testing.assert_allclose(prepared, data.store.image[stored], atol=2e-3)
@@ -461,7 +461,7 @@ def test_images_to_predict_are_whole_cines(root):
         (root / name).rename(root / "new" / name)
     cases = find_inputs(root / "new", whole_cines=True)
     assert [case.case_id for case in cases] == ["p0_image", "p1_image"]
-    assert CineDataModule().prepare_cine(cases[0]).image.shape == (3, 25, 64, 64)
+    assert CineDataModule().prepare_input(cases[0]).image.shape == (3, 25, 64, 64)
     assert len(find_inputs(root / "new")) == 2 * PHASES
 
 
