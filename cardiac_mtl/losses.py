@@ -1,6 +1,6 @@
 """Losses on tensors: one function a term, blind to what is not annotated, differentiable."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -44,6 +44,25 @@ def over_all_ranks(losses: Mapping[str, TaskLoss]) -> dict[str, TaskLoss]:
     }
 
 
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Return the mean of a detached value over processes, the same bits on every one."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return value
+    total = value.clone()
+    dist.all_reduce(total)
+    return total / dist.get_world_size()
+
+
+def wrapped(value: Tensor, period: Tensor | float) -> Tensor:
+    """Bring values into (-period / 2, period / 2] by whole periods; the gradient stays 1.
+
+    Examples:
+        >>> wrapped(torch.tensor([91.0, -90.0, 90.0, 360.0]), 180.0)
+        tensor([-89.,  90.,  90.,   0.])
+    """
+    return value - period * torch.ceil(value / period - 0.5)
+
+
 def masked_binary_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:
     """Binary cross-entropy over annotated pixels.
 
@@ -81,6 +100,76 @@ def masked_dice_loss(logits: Tensor, mask: Tensor) -> TaskLoss:
     known = annotated.sum()
     dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
     return TaskLoss((1 - dice) * (known > 0), known)
+
+
+def masked_dice_loss_by_slice(logits: Tensor, mask: Tensor, empty_pixels: float) -> TaskLoss:
+    """One minus the soft Dice of the foreground, of each slice; the mean over annotated slices.
+
+    Where the truth is empty, the Dice is 0 whatever is predicted, and nothing would be learned.
+    There the loss is S / (S + c), with S the sum of the probabilities: 0 when nothing is found,
+    1/2 when c pixels are, and its slope at S is that of a Dice in a slice that holds about c.
+
+    Args:
+        logits: (B, H, W), of foreground.
+        mask: int64 (B, H, W), foreground above 0, `UNLABELLED` where not annotated.
+        empty_pixels: c, above 0.
+
+    Returns:
+        0 to 1, and the number of slices of which anything is annotated.
+    """
+    annotated = mask != UNLABELLED
+    probability = logits.float().sigmoid() * annotated
+    truth = (mask > 0).float()
+    overlap, found, held = (a.sum((1, 2)) for a in (probability * truth, probability, truth))
+    smooth = torch.where(held > 0, 1e-6, empty_pixels)
+    dice = (2 * overlap + smooth) / (found + held + smooth)
+    given = annotated.any(2).any(1)
+    known = given.sum()
+    return TaskLoss(((1 - dice) * given).sum() / known.clamp(min=1), known)
+
+
+def masked_sum_of_errors(error: Tensor, given: Tensor, exponent: int) -> TaskLoss:
+    """Sum the powers of the errors of a sample; the mean over samples of which any is known.
+
+    Args:
+        error: (B, K), finite.
+        given: bool (B, K), whether there is a target.
+        exponent: 1 or 2.
+
+    Returns:
+        Mean of the sums, and the number of samples with a target.
+    """
+    known = given.any(1).sum()
+    total = (error.float().abs() ** exponent * given).sum()
+    return TaskLoss(total / known.clamp(min=1), known)
+
+
+def reconstruction_error(
+    values: Sequence[Tensor], rebuilt: Sequence[Tensor], given: Sequence[Tensor], exponent: int
+) -> TaskLoss:
+    """How far the tasks of a sample are from what a discriminator wrote, each task alike.
+
+    Args:
+        values: of each task (B, size).
+        rebuilt: same shapes.
+        given: bool, same shapes, what counts.
+        exponent: 1 or 2.
+
+    Returns:
+        The mean over the values of a task, over the tasks of a sample that have any, and over the
+        samples that have any; and the number of these.
+
+    Source: Xu et al., MuTGAN, eq. 5; [inferred] that each task counts alike.
+    """
+    errors, shares = [], []
+    for value, other, known in zip(values, rebuilt, given, strict=True):
+        error = (value.float() - other.float()).abs() ** exponent * known
+        errors.append(error.sum(1) / known.sum(1).clamp(min=1))
+        shares.append(known.any(1))
+    tasks = torch.stack(shares).sum(0)  # (B,)
+    of_sample = torch.stack(errors).sum(0) / tasks.clamp(min=1)
+    samples = (tasks > 0).sum()
+    return TaskLoss(of_sample.sum() / samples.clamp(min=1), samples)
 
 
 def masked_l1(predicted: Tensor, target: Tensor) -> TaskLoss:

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from cardiac_mtl.contracts import UNLABELLED
-from cardiac_mtl.losses import masked_binary_cross_entropy, masked_dice_loss, masked_l1
+from cardiac_mtl.losses import (
+    masked_binary_cross_entropy,
+    masked_dice_loss,
+    masked_dice_loss_by_slice,
+    masked_l1,
+    masked_sum_of_errors,
+    reconstruction_error,
+    wrapped,
+)
 
 
 def test_cross_entropy_by_hand():
@@ -47,3 +55,51 @@ def test_nothing_annotated_costs_nothing_and_still_has_a_gradient_path():
     assert float(total) == 0.0
     assert not logits.grad.any()
     assert not value.grad.any()
+
+
+def test_dice_loss_by_slice_by_hand():
+    """Two slices, one of them empty; a third is not annotated."""
+    logits = torch.tensor([[[0.0, math.log(3.0)]], [[0.0, math.log(3.0)]], [[9.0, 9.0]]])
+    mask = torch.tensor([[[1, 0]], [[0, 0]], [[UNLABELLED, UNLABELLED]]])
+    loss = masked_dice_loss_by_slice(logits, mask, empty_pixels=5.0)
+    held, empty = 1 - 2 * 0.5 / (1.25 + 1), 1.25 / (1.25 + 5)
+    assert float(loss.mean) == pytest.approx((held + empty) / 2, abs=1e-6)
+    assert int(loss.known) == 2
+
+
+def test_a_slice_without_foreground_teaches_to_find_none():
+    logits = torch.zeros(1, 64, 64, requires_grad=True)
+    empty = torch.zeros(1, 64, 64, dtype=torch.int64)
+    masked_dice_loss_by_slice(logits, empty, 100.0).mean.backward()
+    small, held = torch.zeros_like(logits, requires_grad=True), empty.clone()
+    held[:, :10, :10] = 1
+    masked_dice_loss_by_slice(small, held, 100.0).mean.backward()
+    # a false pixel weighs about as much as in a slice with foreground
+    assert 0.5 < float(logits.grad[0, 40, 40] / small.grad[0, 40, 40]) < 2
+
+
+def test_errors_are_summed_over_a_sample_and_averaged_over_samples():
+    error = torch.tensor([[1.0, -2.0, 9.0], [3.0, 9.0, 9.0], [9.0, 9.0, 9.0]])
+    given = torch.tensor([[True, True, False], [True, False, False], [False] * 3])
+    for exponent, mean in ((1, (3 + 3) / 2), (2, (5 + 9) / 2)):
+        loss = masked_sum_of_errors(error, given, exponent)
+        assert (float(loss.mean), int(loss.known)) == (mean, 2)
+
+
+def test_each_task_counts_alike_in_what_is_rebuilt():
+    values = [torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([[2.0], [7.0]])]
+    rebuilt = [torch.tensor([[0.5, 0.5], [1.0, 0.0]]), torch.tensor([[-1.0], [0.0]])]
+    given = [torch.ones(2, 2, dtype=torch.bool), torch.tensor([[True], [False]])]
+    first, second = (0.5 + 3.0) / 2, 0.5
+    loss = reconstruction_error(values, rebuilt, given, 1)
+    assert float(loss.mean) == pytest.approx((first + second) / 2)
+    squared = reconstruction_error(values, rebuilt, given, 2)
+    assert float(squared.mean) == pytest.approx(((0.25 + 9.0) / 2 + 0.5) / 2)
+
+
+def test_wrapping_leaves_the_gradient_alone():
+    value = torch.tensor([0.9, 1.0, 1.1, -1.0, -3.2], requires_grad=True)
+    found = wrapped(value, 2.0)
+    torch.testing.assert_close(found.detach(), torch.tensor([0.9, 1.0, -0.9, 1.0, 0.8]))
+    found.sum().backward()
+    assert value.grad.tolist() == [1.0] * 5

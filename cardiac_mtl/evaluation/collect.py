@@ -22,7 +22,7 @@ class CollectedCase:
     slices: NDArray[np.int64]
     """(S,), base to apex."""
     image: NDArray[np.float32]
-    """(S, H, W), the first channel."""
+    """(S, H, W), the first channel, and of a cine the first phase."""
     reference: NDArray[np.int8]
     """(S, H, W), -1 where a slice is not annotated."""
     predicted: NDArray[np.uint8] | None
@@ -58,7 +58,10 @@ class CaseCollector:
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
         """Add one batch, on any device."""
-        image = _numpy(batch["image"][:, 0], torch.float16)
+        picture = batch["image"][:, 0]
+        if picture.ndim == 4:  # a cine
+            picture = picture[:, 0]
+        image = _numpy(picture, torch.float16)
         reference = _numpy(batch["mask"], torch.int8)
         spacing = _numpy(batch["spacing"], torch.float32).tolist()
         targets = _numpy(batch["indices"], torch.float32)

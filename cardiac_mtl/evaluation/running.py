@@ -7,6 +7,8 @@ from torchmetrics.utilities import dim_zero_cat
 from typing_extensions import override
 
 from cardiac_mtl.contracts import UNLABELLED, Batch, Prediction
+from cardiac_mtl.losses import wrapped
+from cardiac_mtl.metrics.shape import HALF_CIRCLE_DEG, ORIENTATION
 
 
 class RunningScores(Metric):
@@ -37,7 +39,7 @@ class RunningScores(Metric):
             predicted = prediction["mask_prob"].argmax(1)
             columns.append(_pixel_counts(predicted, batch["mask"], len(self.labels)))
         if self.indices:
-            columns.append((prediction["indices"] - batch["indices"]).abs().double())
+            columns.append(self._errors(prediction["indices"], batch["indices"]))
         self.rows.append(torch.cat(columns, dim=1))
 
     @override
@@ -55,6 +57,14 @@ class RunningScores(Metric):
             scores |= {f"dice_vol/{name}": dice[k] for k, name in enumerate(self.labels)}
         mean_error = errors.nanmean(0).float()
         return scores | {f"mae/{name}": mean_error[k] for k, name in enumerate(self.indices)}
+
+    def _errors(self, predicted: Tensor, reference: Tensor) -> Tensor:
+        """Return absolute errors (B, K), that of an orientation on the half circle."""
+        gap = (predicted - reference).double()
+        if ORIENTATION in self.indices:
+            column = self.indices.index(ORIENTATION)
+            gap[:, column] = wrapped(gap[:, column], HALF_CIRCLE_DEG)
+        return gap.abs()
 
 
 def _once(rows: Tensor) -> Tensor:

@@ -22,6 +22,10 @@ INDEX_NAMES: tuple[str, ...] = (
 )
 """Columns of `infarct_indices`."""
 
+ORIENTATION = "orientation_deg"
+HALF_CIRCLE_DEG = 180.0
+"""After which an axis points where it did."""
+
 ERROR_NAMES: tuple[str, ...] = (
     "size_mm2",
     "segment_percent",

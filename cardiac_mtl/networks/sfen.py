@@ -126,6 +126,26 @@ class SFEN(nn.Module):
         return Features(conv4, conv8, conv12, self.last(frames))
 
 
+class SingleTaskSFEN(nn.Module):
+    """SFEN and one fully connected layer: one task, estimated by itself (Table 1, row SFEN).
+
+    Args:
+        width: w.
+        image_size: H and W, multiples of 16.
+        size: numbers of the task.
+    """
+
+    def __init__(self, width: int, image_size: tuple[int, int], size: int) -> None:
+        super().__init__()
+        self.sfen = SFEN(width)
+        rows, columns = (side // 16 for side in image_size)
+        self.linear = nn.Linear(8 * width * rows * columns, size)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Map (B, 1, T, H, W) to (B, size)."""
+        return self.linear(self.sfen(frames).conv13[:, :, -1].flatten(1))
+
+
 class JointOutputs(NamedTuple):
     """What the generator says of a slice."""
 
@@ -193,13 +213,14 @@ class Generator(nn.Module):
 
     Args:
         width: w, channels of Conv1-4 [paper: 64]; everything scales with it.
+        extractor: maps frames to `Features`; SFEN without it.
     """
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 64, extractor: nn.Module | None = None) -> None:
         super().__init__()
-        self.sfen = SFEN(width)
+        self.extractor = SFEN(width) if extractor is None else extractor
         self.joint = JointNetwork(width)
 
     def forward(self, frames: Tensor) -> JointOutputs:
         """Map (B, 1, T, H, W) to the infarct mask (B, H, W) and the scalars (B, 8)."""
-        return self.joint(self.sfen(frames), frames.shape[2:])
+        return self.joint(self.extractor(frames), frames.shape[2:])

@@ -1,17 +1,19 @@
 """What the adversarial papers share: two optimisers, stepped by hand.
 
 What Lightning leaves out in manual optimisation is done here, once: schedulers are stepped (P18),
-gradients are clipped after they were unscaled (P20), batches are counted (P16); what it would
-ignore is refused.
+gradients are clipped after they were unscaled (P20), batches are counted (P16), several processes
+wait for one player only (P25); what it would ignore is refused.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.optim import Adam, Optimizer
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch
@@ -22,6 +24,30 @@ from cardiac_mtl.weighting import Weighting
 
 PLAYERS = ("generator", "discriminator")
 """In the order of the optimisers."""
+
+
+class AdamOfGANs(Adam):
+    """Adam that forgets sooner where the gradient pointed, as two players need it.
+
+    Source: Radford et al., DCGAN, ICLR 2016: beta1 of 0.5 in place of 0.9.
+
+    Args:
+        params: parameters, or groups of them.
+        lr: learning rate.
+        beta1: share of the gradient before in the mean.
+        beta2: share of the squared gradient before.
+        weight_decay: factor of the squared norm, added to the loss.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-4,
+        beta1: float = 0.5,
+        beta2: float = 0.999,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, lr=lr, betas=(beta1, beta2), weight_decay=weight_decay)
 
 
 class AdversarialPaper(Paper):
@@ -51,6 +77,14 @@ class AdversarialPaper(Paper):
     @abstractmethod
     def discriminator_loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return what the discriminator minimises; the outputs are detached."""
+
+    @override
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        strategy = self.trainer.strategy
+        if isinstance(strategy, DDPStrategy):
+            # P25: in each step the other player has no gradient, and DDP would wait for it
+            strategy._ddp_kwargs["find_unused_parameters"] = True  # noqa: SLF001 - made before us
 
     @override
     def on_fit_start(self) -> None:

@@ -54,3 +54,12 @@ def test_what_a_paper_does_not_predict_is_none(make_batch):
     assert case.predicted is None
     assert case.indices is None
     assert case.reference_indices.shape == (3, 1)
+
+
+def test_of_a_cine_the_first_phase_is_the_picture(make_batch):
+    batch, prediction = make_batch(slices=(0, 1))
+    phases = torch.arange(3.0).view(1, 1, 3, 1, 1).expand(2, 1, 3, 12, 12)
+    batch["image"] = phases + 7
+    (case,) = collect((batch, prediction))
+    assert case.image.shape == (2, 12, 12)
+    assert (case.image == 7).all()

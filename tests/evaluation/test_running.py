@@ -58,3 +58,12 @@ def test_without_a_mask_there_is_no_dice(make_batch):
     batch, prediction = make_batch()
     del prediction["mask_prob"]
     assert set(scores((batch, prediction), labels=())) == {"mae/area_mm2"}
+
+
+def test_an_orientation_errs_on_the_half_circle(make_batch):
+    batch, prediction = make_batch(slices=(0, 1))
+    batch["indices"] = torch.tensor([[89.0, 89.0], [0.0, torch.nan]])
+    prediction["indices"] = torch.tensor([[-89.0, -89.0], [30.0, 0.0]])
+    found = scores((batch, prediction), indices=("centroid_x_mm", "orientation_deg"))
+    assert found["mae/centroid_x_mm"] == pytest.approx((178 + 30) / 2)
+    assert found["mae/orientation_deg"] == pytest.approx(2.0)

@@ -30,7 +30,7 @@ def layers(module):
 def test_the_shapes_of_the_table_at_any_width(width):
     frames = torch.randn(2, 1, FRAMES, SIDE, SIDE)
     generator = Generator(width)
-    features = generator.sfen(frames)
+    features = generator.extractor(frames)
     assert [tuple(m.shape[1:]) for m in features] == [
         (width, 9, 32, 32), (2 * width, 3, 16, 16), (4 * width, 1, 8, 8), (8 * width, 1, 4, 4),
     ]  # fmt: skip
@@ -44,8 +44,8 @@ def test_the_shapes_of_the_table_at_any_width(width):
 
 def test_the_numbers_of_the_paper():
     generator = Generator()
-    assert (len(layers(generator.sfen)), len(layers(generator.joint))) == (13, 17)
-    assert generator.sfen.last.convolution.out_channels == 512
+    assert (len(layers(generator.extractor)), len(layers(generator.joint))) == (13, 17)
+    assert generator.extractor.last.convolution.out_channels == 512
     assert JointNetwork.channels(64) == 1472
     assert generator.joint.regression.in_features == 23552
     assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(52.1, abs=0.05)

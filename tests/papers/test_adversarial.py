@@ -146,3 +146,11 @@ def test_a_failing_step_leaves_no_player_frozen(tmp_path):
     with pytest.raises(ZeroDivisionError):
         trained(paper, tmp_path, epochs=1)
     assert all(p.requires_grad for p in paper.parameters())
+
+
+def test_several_processes_wait_for_one_player_only():
+    """P25: plain DDP stops, as the other player has no gradient."""
+    paper = Toy()
+    paper.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
+    paper.setup("fit")
+    assert paper.trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}

@@ -7,30 +7,44 @@ from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.configuration import build, read_yaml
 from cardiac_mtl.contracts import UNLABELLED
 
+SIDE, PHASES = 32, 5
+
 
 @pytest.fixture(params=experiments(), ids=lambda path: path.stem)
-def paper(request):
-    """Return the paper of an experiment, narrow and on small images."""
+def config(request):
+    """Return an experiment, narrow and on small images."""
     config = read_yaml(request.param)
-    config["model"].setdefault("init_args", {}).update(width=4, image_size=[32, 32])
+    config["model"].setdefault("init_args", {}).update(width=4, image_size=[SIDE, SIDE])
+    return config
+
+
+@pytest.fixture
+def paper(config):
     return build(config)[0]
 
 
-def make_batch(labelled=True):
-    mask = torch.randint(0, 2, (3, 32, 32)) if labelled else torch.full((3, 32, 32), UNLABELLED)
-    area = mask.sum((1, 2))[:, None].float() if labelled else torch.full((3, 1), torch.nan)
-    return {
-        "image": torch.randn(3, 1, 32, 32),
-        "mask": mask,
-        "spacing": torch.ones(3, 3),
-        "indices": area,
-        "case": torch.zeros(3, dtype=torch.int64),
-        "slice": torch.arange(3),
-        "label": torch.full((3,), UNLABELLED),
-    }
+@pytest.fixture
+def make_batch(config, paper):
+    """Return a maker of three samples as the experiment's data module hands them over."""
+    cine = config["data"]["class_path"].endswith("CineDataModule")
+
+    def make(labelled=True):
+        mask = torch.randint(0, 3 if cine else 2, (3, SIDE, SIDE))
+        indices = (mask == 1).sum((1, 2))[:, None].float().repeat(1, max(1, len(paper.index_names)))
+        return {
+            "image": torch.randn(3, 1, *([PHASES] if cine else []), SIDE, SIDE),
+            "mask": mask if labelled else torch.full_like(mask, UNLABELLED),
+            "spacing": torch.ones(3, 3),
+            "indices": indices if labelled else torch.full_like(indices, torch.nan),
+            "case": torch.zeros(3, dtype=torch.int64),
+            "slice": torch.arange(3),
+            "label": torch.full((3,), UNLABELLED),
+        }
+
+    return make
 
 
-def test_a_batch_without_annotation_costs_nothing_and_still_steps(paper):
+def test_a_batch_without_annotation_costs_nothing_and_still_steps(paper, make_batch):
     batch = make_batch(labelled=False)
     total = paper.weighting(paper.losses(paper(batch["image"]), batch))
     total.backward()
@@ -38,14 +52,14 @@ def test_a_batch_without_annotation_costs_nothing_and_still_steps(paper):
     assert all(p.grad is None or not p.grad.any() for p in paper.parameters())
 
 
-def test_every_task_of_the_weighting_has_a_loss(paper):
+def test_every_task_of_the_weighting_has_a_loss(paper, make_batch):
     batch = make_batch()
     losses = paper.losses(paper(batch["image"]), batch)
     assert set(losses) == set(paper.weighting.tasks)
     assert all(torch.isfinite(loss.mean) for loss in losses.values())
 
 
-def test_predictions_are_what_the_paper_declares(paper):
+def test_predictions_are_what_the_paper_declares(paper, make_batch):
     prediction = paper.predict(paper(make_batch()["image"]))
     assert ("mask_prob" in prediction) == bool(paper.label_names)
     assert ("indices" in prediction) == bool(paper.index_names)
@@ -55,7 +69,7 @@ def test_predictions_are_what_the_paper_declares(paper):
         assert prediction["indices"].shape == (3, len(paper.index_names))
 
 
-def test_the_batch_size_does_not_change_a_prediction(paper):
+def test_the_batch_size_does_not_change_a_prediction(paper, make_batch):
     paper.eval()
     image = make_batch()["image"]
     whole = paper.predict(paper(image))
