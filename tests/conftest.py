@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from cardiac_mtl.catalogue import experiments, find_config
+from cardiac_mtl.configuration import read_yaml
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_cohort import write_cohort
 
@@ -30,6 +32,39 @@ def hearts(tmp_path_factory):
     root = tmp_path_factory.mktemp("data") / "hearts"
     write_cohort("manifest", root, patients=6, phases=2, seed=0)
     return root
+
+
+@pytest.fixture(scope="session")
+def cines(tmp_path_factory):
+    """Six phantom patients, five of them with an infarct, as cine of three phases."""
+    root = tmp_path_factory.mktemp("data") / "cines"
+    write_cohort("cine", root, patients=6, phases=3, seed=0)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_data(hearts, cines):
+    """Return the words that give an experiment tiny data of its kind."""
+
+    def words(experiment):
+        if "CineDataModule" in find_config(experiment).read_text():
+            return ["--data.root", str(cines), "--data.matrix", "[32, 32]", "--data.frames", "3"]
+        return ["--config", "manifest", "--data.root", str(hearts)]
+
+    return words
+
+
+def one_a_class():
+    """Return the first experiment of each LightningModule."""
+    classes = {}
+    for path in experiments():
+        classes.setdefault(read_yaml(path)["model"]["class_path"], path.stem)
+    return sorted(classes.values())
+
+
+def pytest_generate_tests(metafunc):
+    if "experiment_of_class" in metafunc.fixturenames:
+        metafunc.parametrize("experiment_of_class", one_a_class())
 
 
 def oblique_affine(spacing=(1.4, 1.6, 8.0)):

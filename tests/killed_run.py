@@ -8,7 +8,7 @@ import torch
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.resume import WholeFiles
+from cardiac_mtl.resume import StopOnSignal, WholeFiles
 from cardiac_mtl.run_metrics import RunMetrics
 
 
@@ -46,7 +46,7 @@ def whole(write, *given, **named):
 
 
 MOMENTS = {
-    "in a step": (Paper, "training_step", at_call(6)),
+    "in a step": (StopOnSignal, "on_train_batch_end", at_call(5)),
     "in a validation": (Paper, "validation_step", at_call(5)),
     "half a checkpoint written": (torch, "save", at_call(5, half)),
     "between two checkpoints": (WholeFiles, "save_checkpoint", at_call(5, whole)),

@@ -11,7 +11,6 @@ import pytest
 import torch
 from filelock import FileLock
 
-from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.phantom_cohort import write_cohort
@@ -24,23 +23,15 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(["cardiac_mtl.training"])
 
 EPOCHS = 3
-SOME = [
-    "--config",
-    "manifest",
-    "--config",
-    "debug",
-    "--trainer.accelerator",
-    "cpu",
-    "--data.num_folds",
-    "3",
-]
+SOME = ["--config", "debug", "--trainer.accelerator", "cpu", "--data.num_folds", "3"]
 SOME += ["--data.copies", "1", "--data.augmentation.noise", "0.1", "--trainer.max_epochs"]
 HELPER = Path(__file__).with_name("killed_run.py")
 MOMENTS = sorted(runpy.run_path(str(HELPER))["MOMENTS"])
 
 
 def words(root, run_root, *more, experiment="mtn_uncertainty", epochs=EPOCHS):
-    some = [*SOME, str(epochs), "--data.root", str(root), "--run_root", str(run_root)]
+    data = ["--config", "manifest", "--data.root", str(root)] if root else []
+    some = [*data, *SOME, str(epochs), "--run_root", str(run_root)]
     return ["fit", "--config", experiment, *some, *map(str, more)]
 
 
@@ -90,16 +81,15 @@ def one_thread():
 
 @pytest.fixture(scope="module")
 def straight(hearts, tmp_path_factory):
-    """Runs that nobody stopped, by experiment and further words."""
+    """Runs that nobody stopped, by further words."""
     made = {}
 
-    def run(experiment="mtn_uncertainty", *more):
-        key = (experiment, *more)
-        if key not in made:
+    def run(*more):
+        if more not in made:
             root = tmp_path_factory.mktemp("straight")
-            assert main(words(hearts, root, *more, experiment=experiment)) == 0
-            made[key] = the_run(root)
-        return made[key]
+            assert main(words(hearts, root, *more)) == 0
+            made[more] = the_run(root)
+        return made[more]
 
     return run
 
@@ -116,12 +106,15 @@ def test_a_run_that_is_killed_goes_on_as_if_it_was_not(straight, hearts, tmp_pat
     assert not left
 
 
-@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
-def test_every_experiment_goes_on_bit_for_bit(straight, hearts, tmp_path, experiment):
-    given = words(hearts, tmp_path, experiment=experiment.stem)
+def test_every_experiment_goes_on_bit_for_bit(experiment_of_class, small_data, tmp_path):
+    more = [*small_data(experiment_of_class), "--data.augmentation.probability", "0.5"]
+    given, calm = (
+        words(None, tmp_path / name, *more, experiment=experiment_of_class) for name in "ab"
+    )
     assert killed("in a step", given) == -signal.SIGKILL
-    assert main(given) == 0
-    ours, theirs = the_run(tmp_path), straight(experiment.stem)
+    assert main(given) == main(calm) == 0
+    ours, theirs = the_run(tmp_path / "a"), the_run(tmp_path / "b")
+    assert resumed(ours) == [(1, 0)]
     assert same(outcome(ours), outcome(theirs))
     for run in (ours, theirs):
         assert main(["test", "--run", str(run)]) == 0
@@ -159,7 +152,7 @@ def test_an_averaged_run_goes_on_with_its_average(straight, hearts, tmp_path, mo
     assert resumed(the_run(tmp_path)) == [(0, 1)]
     found = outcome(the_run(tmp_path))
     assert "current_model_state" in found[0]
-    assert same(found, outcome(straight("mtn_uncertainty", ema)))
+    assert same(found, outcome(straight(ema)))
 
 
 def test_what_is_finished_is_not_trained_again(straight, capsys):
@@ -219,7 +212,7 @@ def test_a_signal_waits_for_the_gradients_that_are_being_gathered(
     assert stopped(monkeypatch, given, signal.SIGUSR1, call=5) == 128 + signal.SIGUSR1
     assert main(given) == 0
     assert resumed(the_run(tmp_path)) == [(0, 2)]
-    assert same(outcome(the_run(tmp_path)), outcome(straight("mtn_uncertainty", *more)))
+    assert same(outcome(the_run(tmp_path)), outcome(straight(*more)))
 
 
 def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):

@@ -172,23 +172,23 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
-def test_every_experiment_trains_and_tests(experiment, hearts, tmp_path):
-    more = ["--config", "manifest", "--data.fold", "1"]
-    assert fit(hearts, tmp_path, *more, experiment=experiment.stem) == 0
+@pytest.mark.parametrize("experiment", [path.stem for path in experiments()])
+def test_every_experiment_trains_and_tests(experiment, small_data, tmp_path):
+    words = ["fit", "--config", experiment, *QUICK, *small_data(experiment), "--data.fold", "1"]
+    assert main([*words, "--data.num_folds", "3", "--run_root", str(tmp_path)]) == 0
     assert main(["test", "--run", str(tmp_path)]) == 0
     (cases,) = tmp_path.rglob("cases.csv")
-    assert len(pd.read_csv(cases)) == 4
+    assert pd.read_csv(cases)["patient_id"].nunique() == 2
     (checkpoint,) = tmp_path.rglob("best.ckpt")
     assert torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"] == 1
 
 
-@pytest.mark.parametrize("experiment", experiments(), ids=lambda path: path.stem)
 def test_a_dry_run_of_every_experiment_ends_well_and_keeps_nothing(
-    experiment, hearts, tmp_path, capsys
+    experiment_of_class, small_data, tmp_path, capsys
 ):
-    words = ["--config", "manifest", "--trainer.fast_dev_run", "true"]
-    assert fit(hearts, tmp_path, *words, experiment=experiment.stem) == 0
+    words = ["fit", "--config", experiment_of_class, *QUICK, *small_data(experiment_of_class)]
+    words += ["--data.num_folds", "3", "--trainer.fast_dev_run", "true"]
+    assert main([*words, "--run_root", str(tmp_path)]) == 0
     assert "a dry run: nothing was kept" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.ckpt"))
 
