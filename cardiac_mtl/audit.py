@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -75,18 +75,14 @@ def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
     if not splits:
         return
     split = splits[identity["fold"]]
-    origin = read_checkpoint(run / BEST)[PROVENANCE]
+    checkpoint = read_checkpoint(run / BEST)
+    origin = checkpoint[PROVENANCE]
     yield _same_folds(splits, identity, origin)
     _, data = build(read_yaml(run / CONFIG))
     data.root = root or data.root
     yield _images(data, split)
     yield _seen(identity, split)
-    yield Claim(
-        "fitted",
-        "holds",
-        f"weights alone; intensities are normalised within each {data.normalise}, "
-        "targets are not scaled, the threshold is fixed",
-    )
+    yield _fitted(data, checkpoint["state_dict"])
     yield _selected(identity, origin, split)
     if data.crop_asks_reference:
         yield Claim("crop", "FAILS", f"{data.crop}, which an unseen image does not have")
@@ -157,6 +153,21 @@ def _seen(identity: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
     if "trained_on" not in identity:
         return Claim("training", "unknown", "the run did not record whom it saw")
     return _within("training", identity["trained_on"], split.train, "the training part")
+
+
+def _fitted(data: CardiacDataModule, weights: Mapping[str, Any]) -> Claim:
+    """Fit again what was fitted to the targets, on the training patients alone, and compare."""
+    how = f"intensities are normalised within each {data.normalise}, the threshold is fixed"
+    if "scale.mean" not in weights:
+        return Claim("fitted", "holds", f"weights alone; {how}, targets are not scaled")
+    if not hasattr(data, "store"):
+        return Claim("fitted", "unknown", "targets are scaled; give --data.root to fit it again")
+    again = data.target_scale()
+    kept = weights["scale.mean"], weights["scale.sd"]
+    if all(bool((one == other).all()) for one, other in zip(kept, again, strict=True)):
+        evidence = f"weights, and the scale of the targets on the training part alone; {how}"
+        return Claim("fitted", "holds", evidence)
+    return Claim("fitted", "FAILS", "the scale of the targets is not that of the training part")
 
 
 def _selected(identity: Any, origin: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON

@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -14,11 +15,13 @@ from typing_extensions import override
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
+from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
+from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, overlay
 from cardiac_mtl.report.gallery import FOLDER, write_gallery
-from cardiac_mtl.report.tables import summary, to_markdown, to_text
+from cardiac_mtl.report.tables import in_markdown, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
@@ -66,11 +69,18 @@ class TestOutputs(Callback):
         results = summary(frames.cases, frames.slices)
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
-        (self.run / "table.md").write_text(to_markdown(results), encoding="utf-8")
-        names = [(str(table.iloc[case.row]["case_id"]), case) for case in cases]
+        markdown, text = to_markdown(results), to_text(results)
+        if tuple(data.index_names) == INDEX_NAMES:
+            indices = pd.concat([_indices(case, table.iloc[case.row], data) for case in cases])
+            write_csv(self.run / "indices.csv", indices.assign(protocol=self.protocol))
+            errors = index_summary(indices)
+            markdown += "\n" + in_markdown(errors) + "\n"
+            text += "\n\n" + errors.to_string(index=False)
+        (self.run / "table.md").write_text(markdown, encoding="utf-8")
+        names = [(str(table.iloc[case.row]["case_id"]), _shown(case, data)) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)
         pictures = self._draw(names, frames.cases)
-        say(to_text(results))
+        say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
         for picture in pictures:
@@ -98,6 +108,19 @@ def _score(
     cases: Sequence[CollectedCase], table: pd.DataFrame, data: CardiacDataModule, k: int
 ) -> CaseRows:
     return score_case(cases[k], table.iloc[cases[k].row], data.labels, data.index_names)
+
+
+def _indices(case: CollectedCase, info: pd.Series, data: CardiacDataModule) -> pd.DataFrame:
+    ((label, value),) = data.labels.items()
+    who = str(info["case_id"]), str(info["patient_id"])
+    return index_rows(case, *who, label, value, data.muscle, wall_of_reference=True)
+
+
+def _shown(case: CollectedCase, data: CardiacDataModule) -> CollectedCase:
+    """Leave out of the pictures what has a value in the reference and is no label."""
+    if data.muscle is None:
+        return case
+    return replace(case, reference=np.where(case.reference == data.muscle, 0, case.reference))
 
 
 def _overlay(

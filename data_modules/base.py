@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from cardiac_mtl.contracts import Batch
+from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
@@ -171,6 +171,10 @@ class CardiacDataModule(LightningDataModule):
     def crop_asks_reference(self) -> bool:
         """Whether that place depends on a reference, which an unseen image does not have."""
         return False
+
+    def target_scale(self) -> TargetScale:
+        """Fit mean and SD of each index on the training patients, after `setup`."""
+        raise NotImplementedError(f"{type(self).__name__} scales no targets")
 
     @property
     def is_phantom(self) -> bool:

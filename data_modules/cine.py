@@ -251,6 +251,7 @@ class CineDataModule(CardiacDataModule):
         measured[self._given[case].isfinite().to(known.device)] = torch.nan
         return torch.where(moved[:, None].to(known.device), measured, known)
 
+    @override
     def target_scale(self) -> TargetScale:
         """Fit mean and SD of each index on the training patients, after `setup`.
 

@@ -6,9 +6,10 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from cardiac_mtl.cli import main
-from cardiac_mtl.runs import IDENTITY
+from cardiac_mtl.runs import BEST, IDENTITY
 from data_modules import manifest
 
 QUICK = ["--config", "debug", "--trainer.accelerator", "cpu", "--data.num_folds", "3"]
@@ -121,3 +122,17 @@ def test_a_patient_in_two_parts_and_changed_folds_are_refuted(run, tmp_path, cap
     (copy / "splits.json").write_text(json.dumps(content))
     status, claims, _ = audit(capsys, "--run", copy)
     assert (status, failing(claims)) == (1, ["folds"])
+
+
+def test_a_scale_of_targets_is_fitted_again_and_compared(small_data, tmp_path, capsys):
+    words = ["fit", "--config", "mutgan_generator", *QUICK, *small_data("mutgan_generator")]
+    assert main([*words, "--run_root", str(tmp_path)]) == 0
+    (identity,) = tmp_path.rglob(IDENTITY)
+    run = identity.parent
+    _, claims, lines = audit(capsys, "--run", run)
+    assert claims["fitted"] == "holds"
+    assert any("scale of the targets on the training part alone" in line for line in lines)
+    checkpoint = torch.load(run / BEST, weights_only=True)
+    checkpoint["state_dict"]["scale.mean"][0] += 1
+    torch.save(checkpoint, run / BEST)
+    assert failing(audit(capsys, "--run", run)[1]) == ["fitted"]

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CollectedCase
@@ -17,42 +16,64 @@ INDEX_COLUMNS = [
     "label",
     *(f"reference_{name}" for name in INDEX_NAMES),
     *INDEX_NAMES,
+    *(f"regressed_{name}" for name in INDEX_NAMES),
     *(f"{name}_error" for name in ERROR_NAMES),
+    *(f"regressed_{name}_error" for name in ERROR_NAMES),
 ]
 
 
 def index_rows(
-    case: CollectedCase, case_id: str, patient_id: str, label: str, value: int, muscle: int | None
+    case: CollectedCase,
+    case_id: str,
+    patient_id: str,
+    label: str,
+    value: int,
+    muscle: int | None,
+    *,
+    wall_of_reference: bool = False,
 ) -> pd.DataFrame:
-    """Measure the indices of one label in every annotated slice.
+    """Compare the indices of one label in every annotated slice: of the mask, and regressed.
 
     Args:
-        case: collected, with a predicted mask.
+        case: collected.
         case_id: of the case table.
         patient_id: of the case table.
         label: name of the class, such as infarct.
         value: of the class in the masks.
         muscle: value of the myocardium, the denominator of the segment percentage; None where the
             masks have none: then the whole image is.
+        wall_of_reference: the prediction names no myocardium, and is held against that of the
+            reference.
 
     Returns:
-        `INDEX_COLUMNS`; NaN where an index is not defined, as in a slice without infarct.
+        `INDEX_COLUMNS`; NaN where an index is not defined, as in a slice without infarct, or not
+        predicted. The reference is measured in its mask where nothing else is known.
     """
     known = np.flatnonzero((case.reference != UNLABELLED).any(axis=(1, 2)))
     spacing = case.spacing[1:]
-    sides: list[NDArray[np.float64]] = []
-    for mask in (case.reference[known], np.asarray(case.predicted)[known]):
-        held = mask == value
-        wall = None if muscle is None else (mask == muscle) | held
-        sides.append(infarct_indices(held, spacing, wall))
-    errors = index_errors(sides[1], sides[0])
+    reference = case.reference[known]
+    wall = None if muscle is None else np.isin(reference, (muscle, value))
+    true = infarct_indices(reference == value, spacing, wall)
+    if case.reference_indices.shape[1] == len(INDEX_NAMES):
+        given = case.reference_indices[known].astype(float)
+        true = np.where(np.isnan(given), true, given)
+    measured = regressed = np.full_like(true, np.nan)
+    if case.predicted is not None:
+        predicted = case.predicted[known]
+        if muscle is not None and not wall_of_reference:
+            wall = np.isin(predicted, (muscle, value))
+        measured = infarct_indices(predicted == value, spacing, wall)
+    if case.indices is not None:
+        regressed = case.indices[known].astype(float)
     columns: dict[str, Any] = {
         "case_id": case_id,
         "patient_id": patient_id,
         "slice": case.slices[known],
         "label": label,
     }
-    columns |= {f"reference_{name}": sides[0][:, k] for k, name in enumerate(INDEX_NAMES)}
-    columns |= {name: sides[1][:, k] for k, name in enumerate(INDEX_NAMES)}
-    columns |= {f"{name}_error": errors[:, k] for k, name in enumerate(ERROR_NAMES)}
+    for prefix, values in (("reference_", true), ("", measured), ("regressed_", regressed)):
+        columns |= {f"{prefix}{name}": values[:, k] for k, name in enumerate(INDEX_NAMES)}
+    for prefix, values in (("", measured), ("regressed_", regressed)):
+        errors = index_errors(values, true)
+        columns |= {f"{prefix}{name}_error": errors[:, k] for k, name in enumerate(ERROR_NAMES)}
     return pd.DataFrame(columns, columns=INDEX_COLUMNS)

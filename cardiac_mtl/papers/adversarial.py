@@ -89,7 +89,8 @@ class AdversarialPaper(Paper):
     @override
     def on_fit_start(self) -> None:
         # every step of either optimiser counts: training would end after half of them
-        if self.trainer.max_steps != -1 and not self.trainer.fast_dev_run:
+        dry = self.trainer.fast_dev_run  # type: ignore[attr-defined]
+        if self.trainer.max_steps != -1 and not dry:
             raise UserError(
                 f"max_steps {self.trainer.max_steps} means half as many batches, with two players",
                 where="trainer.max_steps",

@@ -5,6 +5,7 @@ from typing import Any
 import pandas as pd
 
 from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.report.methods import in_words
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
@@ -49,6 +50,27 @@ def summary(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def index_summary(indices: pd.DataFrame) -> pd.DataFrame:
+    """Average the errors of the seven indices over slices, as text.
+
+    Args:
+        indices: rows of `indices.csv`.
+
+    Returns:
+        One row an index: mean error and SD of the regression and of the predicted mask, each with
+        the number of slices in which reference and prediction have it.
+    """
+    rows = []
+    for name in ERROR_NAMES:
+        row = {"index": name}
+        for heading, prefix in (("regressed", "regressed_"), ("from the mask", "")):
+            errors = indices[f"{prefix}{name}_error"].dropna()
+            row[heading] = f"{errors.mean():.2f}±{errors.std():.2f}" if len(errors) > 1 else ""
+            row[f"{heading}, slices"] = str(len(errors))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
 def to_text(table: pd.DataFrame) -> str:
     """Lay the table out for a terminal of 100 columns."""
     body = _compact(table).to_string(index=False) if len(table) else NOTHING
@@ -59,11 +81,15 @@ def to_markdown(table: pd.DataFrame) -> str:
     """Lay the table out as Markdown."""
     if table.empty:
         return "\n".join([*_title(table), "", NOTHING, ""])
-    compact = _compact(table)
-    head: list[Any] = [list(compact.columns), ["---"] * len(compact.columns)]
-    lines = head + compact.to_numpy().tolist()
-    body = "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+    body = in_markdown(_compact(table))
     return "\n".join([*_title(table), "", body, "", *_footer(table)]).rstrip() + "\n"
+
+
+def in_markdown(table: pd.DataFrame) -> str:
+    """Write a table of texts as Markdown."""
+    head: list[Any] = [list(table.columns), ["---"] * len(table.columns)]
+    lines = head + table.to_numpy().tolist()
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _protocol(protocols: pd.Series) -> str:

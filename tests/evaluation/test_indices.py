@@ -1,10 +1,13 @@
 """Indices of an infarct in the rows: the table of shape.py, per annotated slice."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.indices import INDEX_COLUMNS, index_rows
+from cardiac_mtl.report.tables import index_summary
 
 
 def test_sizes_errors_and_slices_without_annotation(make_volume):
@@ -22,3 +25,28 @@ def test_sizes_errors_and_slices_without_annotation(make_volume):
     assert first["centroid_mm_error"] == pytest.approx(3.0)
     assert frame["size_mm2"].iloc[1] == 0.0
     assert np.isnan(frame["perimeter_mm_error"].iloc[1])
+    assert frame.filter(like="regressed_").isna().all(axis=None)
+
+
+def test_regressed_indices_stand_beside_those_of_the_mask(make_volume):
+    reference = np.full((2, 20, 20), 2, np.int8)
+    reference[0, 4:12, 4:12] = 1
+    predicted = np.zeros_like(reference)
+    predicted[0, 4:8, 4:12] = 1
+    case = replace(
+        make_volume(reference, predicted),
+        indices=np.tile(np.array([[60, 10, 30, 8, 8, 9, 9, 80]], np.float32), (2, 1)),
+        reference_indices=np.array([[64, 16, 28, 7.5, 7.5, 9, 9, -80], [0, 0, *[np.nan] * 6]]),
+    )
+    frame = index_rows(case, "c", "p", "infarct", 1, 2, wall_of_reference=True)
+    infarcted, healthy = frame.to_dict("records")
+    assert infarcted["segment_percent"] == pytest.approx(100 * 32 / 400)
+    assert infarcted["regressed_size_mm2_error"] == 4
+    assert infarcted["regressed_orientation_deg_error"] == 20
+    assert infarcted["regressed_centroid_mm_error"] == pytest.approx(0.5 * np.sqrt(2))
+    assert infarcted["reference_orientation_deg"] == -80
+    assert healthy["regressed_size_mm2_error"] == 60
+    assert np.isnan(healthy["regressed_centroid_mm_error"])
+    errors = index_summary(frame).set_index("index")
+    assert errors.loc["size_mm2", "regressed"] == "32.00±39.60"
+    assert errors.loc["centroid_mm", "regressed, slices"] == "1"
