@@ -11,7 +11,7 @@ from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report import analysis, fidelity, layout, quantities
+from cardiac_mtl.report import analysis, fidelity, infarcts, layout, quantities
 from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, Section, write_page
@@ -89,12 +89,13 @@ def read_run(folder: Path) -> Run:
     frames = {}
     for name, wanted in (("slices", SLICE_COLUMNS), ("cases", CASE_COLUMNS), ("patients", ())):
         frames[name] = _read(folder / f"{name}.csv", wanted)
-    labels = folder / "labels.csv"
+    labels, indices = folder / "labels.csv", folder / "indices.csv"
     metrics = folder / METRICS
     return Run(
         folder=folder,
         identity=read_identity(folder),
         labels=_read(labels, ()) if labels.is_file() else pd.DataFrame({"class": []}),
+        indices=_read(indices, ()) if indices.is_file() else pd.DataFrame({"patient_id": []}),
         metrics=pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(),
         **frames,
     )
@@ -304,6 +305,29 @@ def _sections(methods: Sequence[Method], columns: Sequence[str]) -> list[Section
                 ),
             ],
             of("scatter", "bland_altman"),
+        ),
+        Section(
+            "infarcts",
+            "Infarct indices",
+            "Absolute errors of the seven indices by slice, regressed and measured in the "
+            "predicted mask; the orientation on the half circle, the centroid by its distance.",
+            [
+                *table(
+                    "infarct_indices",
+                    "Errors",
+                    "Mean ± SD [95 % bootstrap interval by patients] in mm², % of the myocardium, "
+                    "mm and degrees, over the slices in which both have the index.",
+                    infarcts.index_errors_of(methods),
+                    infarcts.errors_shown,
+                ),
+                *table(
+                    "infarct_comparisons",
+                    "Paired tests",
+                    "Second minus first on the slices of which both have the index; Wilcoxon's "
+                    "test on the means of patients, corrected by Holm over all rows.",
+                    infarcts.index_comparisons(methods),
+                ),
+            ],
         ),
         Section(
             "strata",

@@ -37,6 +37,8 @@ class CollectedCase:
     """True class."""
     label_prob: NDArray[np.float32] | None = None
     """(S, K), predicted for each class, None when the paper predicts none."""
+    frames: NDArray[np.float16] | None = None
+    """(T, S, H, W), all phases of a cine; None where a case is one phase."""
 
 
 class _Slice(NamedTuple):
@@ -48,6 +50,7 @@ class _Slice(NamedTuple):
     reference_indices: NDArray[np.float32]
     label: int
     label_prob: NDArray[np.float32] | None
+    frames: NDArray[np.float16] | None
 
 
 class CaseCollector:
@@ -58,10 +61,8 @@ class CaseCollector:
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
         """Add one batch, on any device."""
-        picture = batch["image"][:, 0]
-        if picture.ndim == 4:  # a cine
-            picture = picture[:, 0]
-        image = _numpy(picture, torch.float16)
+        image = _numpy(batch["image"][:, 0], torch.float16)
+        cine = image.ndim == 4
         reference = _numpy(batch["mask"], torch.int8)
         spacing = _numpy(batch["spacing"], torch.float32).tolist()
         targets = _numpy(batch["indices"], torch.float32)
@@ -76,7 +77,7 @@ class CaseCollector:
         places = zip(batch["case"].tolist(), batch["slice"].tolist(), strict=True)
         for k, (case, number) in enumerate(places):
             self._cases[case][number] = _Slice(
-                image[k],
+                image[k, 0] if cine else image[k],
                 reference[k],
                 None if mask is None else mask[k],
                 tuple(spacing[k]),
@@ -84,6 +85,7 @@ class CaseCollector:
                 targets[k],
                 labels[k],
                 None if classes is None else classes[k],
+                image[k] if cine else None,
             )
 
     def cases(self) -> Iterator[CollectedCase]:
@@ -102,6 +104,7 @@ class CaseCollector:
                 reference_indices=np.stack([s.reference_indices for s in slices]),
                 label=slices[0].label,
                 label_prob=_stack([s.label_prob for s in slices]),
+                frames=_stack([s.frames for s in slices], axis=1),
             )
 
 
@@ -109,5 +112,5 @@ def _numpy(tensor: Tensor, dtype: torch.dtype) -> NDArray:  # type: ignore[type-
     return tensor.detach().to("cpu", dtype).numpy()
 
 
-def _stack(arrays: list) -> NDArray | None:  # type: ignore[type-arg]
-    return None if arrays[0] is None else np.stack(arrays)
+def _stack(arrays: list, axis: int = 0) -> NDArray | None:  # type: ignore[type-arg]
+    return None if arrays[0] is None else np.stack(arrays, axis)

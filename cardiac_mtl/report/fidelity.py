@@ -10,6 +10,7 @@ import pandas as pd
 
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.agreement import pearson
+from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
 from cardiac_mtl.report.methods import Method
 
@@ -29,6 +30,8 @@ _SLICES = {
     "segmented_area_error": "area_error_mm2",
     "regressed_area_error": "regressed_area_error_mm2",
 }
+_INDICES = {name.rpartition("_")[0]: f"regressed_{name}_error" for name in ERROR_NAMES}
+_INDICES["segment_percent"] = "regressed_segment_percent_error"
 _LINES = {"pearson_r_segmented": "area_mm2", "pearson_r_regressed": "regressed_area_mm2"}
 
 
@@ -116,6 +119,8 @@ def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ou
     if measure in _SLICES:
         slices = method.slices[method.slices["reference_area_mm2"] > 0]
         return _mean(_chosen(slices, row), _SLICES[measure], row["statistic"])
+    if measure in _INDICES:
+        return _mean(method.indices, _INDICES[measure], row["statistic"])
     if measure in _LINES:
         slices = method.slices[method.slices["reference_area_mm2"] > 0]
         found = slices[_LINES[measure]].to_numpy(float)
@@ -137,6 +142,8 @@ def _chosen(frame: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
 
 
 def _mean(frame: pd.DataFrame, column: str, statistic: str) -> _Ours | None:
+    if frame.empty:
+        return None
     values = frame[column].to_numpy(float)
     known = values[np.isfinite(values)]
     if not len(known):

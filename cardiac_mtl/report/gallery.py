@@ -21,7 +21,7 @@ class Window:
     """One volume, cut to the heart."""
 
     image: NDArray[np.uint8]
-    """(S, h, w)."""
+    """(T, S, h, w), one phase unless the volume is a whole cine."""
     reference: NDArray[np.int8]
     """(S, h, w), -1 where a slice is not annotated."""
     predicted: NDArray[np.uint8]
@@ -79,7 +79,7 @@ def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
             temporary = folder / f".{name}.npz"
             np.savez_compressed(
                 temporary,
-                image=_grey(case.image[:, rows, columns]),
+                image=_grey(_phases_of(case)[..., rows, columns]),
                 reference=case.reference[:, rows, columns],
                 predicted=np.asarray(case.predicted)[:, rows, columns],
                 spacing=np.asarray(case.spacing, dtype=np.float32),
@@ -90,7 +90,9 @@ def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
 def read(path: Path) -> Window:
     """Read what `keep` wrote."""
     with np.load(path, allow_pickle=False) as found:
-        return Window(found["image"], found["reference"], found["predicted"], found["spacing"])
+        image = found["image"]  # earlier versions kept (S, h, w)
+        image = image if image.ndim == 4 else image[None]
+        return Window(image, found["reference"], found["predicted"], found["spacing"])
 
 
 def _window(cases: Sequence[CollectedCase]) -> tuple[slice, slice]:
@@ -109,6 +111,11 @@ def _window(cases: Sequence[CollectedCase]) -> tuple[slice, slice]:
         for s, m, n in zip(box, margin, inside.shape, strict=True)
     )
     return rows, columns
+
+
+def _phases_of(case: CollectedCase) -> NDArray[np.float32]:
+    phases = case.image[None] if case.frames is None else case.frames
+    return phases.astype(np.float32)
 
 
 def _grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:

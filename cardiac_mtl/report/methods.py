@@ -22,6 +22,8 @@ class Run:
     patients: pd.DataFrame
     labels: pd.DataFrame
     """Predicted classes, without a row when none are predicted."""
+    indices: pd.DataFrame
+    """Of infarcts by slice, without a row when none are predicted."""
     metrics: pd.DataFrame
     """Of training, by epoch; without a row when there was none."""
 
@@ -43,10 +45,11 @@ class Method:
     cases: pd.DataFrame = field(init=False)
     patients: pd.DataFrame = field(init=False)
     labels: pd.DataFrame = field(init=False)
+    indices: pd.DataFrame = field(init=False)
 
     def __post_init__(self) -> None:
         """Pool the rows."""
-        for table in ("slices", "cases", "patients", "labels"):
+        for table in ("slices", "cases", "patients", "labels", "indices"):
             parts = [getattr(run, table) for run in self.runs]
             filled = [part for part in parts if len(part)] or parts[:1]
             object.__setattr__(self, table, pd.concat(filled, ignore_index=True))

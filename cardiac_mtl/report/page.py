@@ -107,7 +107,7 @@ def _exhibits(method: Method) -> list[Exhibit]:
         patient = known.loc[known["case_id"] == shown, "patient_id"].iloc[0]
         phases = known[known["patient_id"] == patient].drop_duplicates("case_id")
         windows = [(row, read(files[row["case_id"]])) for row in phases.to_dict("records")]
-        alike = [(row, w) for row, w in windows if w.image.shape == _shape(windows, shown)]
+        alike = [(row, w) for row, w in windows if w.image.shape[1:] == _shape(windows, shown)]
         caption = f"{rank}: rank {ranks[shown]} of {len(dice)}, volume Dice {dice[shown]:.3f}"
         exhibits.append(
             Exhibit(method.name, rank, shown, caption, _loop(alike, shown, dice, method.slices))
@@ -116,7 +116,7 @@ def _exhibits(method: Method) -> list[Exhibit]:
 
 
 def _shape(windows: Sequence[tuple[dict[Any, Any], Window]], case_id: str) -> tuple[int, ...]:
-    return next(w.image.shape for row, w in windows if row["case_id"] == case_id)
+    return next(w.image.shape[1:] for row, w in windows if row["case_id"] == case_id)
 
 
 def _loop(
@@ -128,8 +128,9 @@ def _loop(
     """Return what the script plays: frames by phase and slice, and their contours."""
     scored = slices.groupby(["case_id", "slice"])["dice"].mean()
     _, one = windows[0]
-    count, height, width = one.image.shape
-    sheet = np.concatenate([np.concatenate(list(w.image), axis=1) for _, w in windows], axis=0)
+    count, height, width = one.image.shape[1:]
+    frames = [(row, w, t) for row, w in windows for t in range(len(w.image))]
+    sheet = np.concatenate([np.concatenate(list(w.image[t]), axis=1) for _, w, t in frames], axis=0)
     heart = (one.reference > 0).sum(axis=(1, 2))
     return {
         "width": width,
@@ -138,17 +139,12 @@ def _loop(
         "aspect": float(one.spacing[1] / one.spacing[2]),
         "sheet": _webp(sheet),
         "start": [
-            next(k for k, (row, _) in enumerate(windows) if row["case_id"] == first),
+            next(k for k, (row, _, _) in enumerate(frames) if row["case_id"] == first),
             int(heart.argmax()),
         ],
         "phases": [
             {
-                "name": str(row["phase"])
-                + (
-                    f" {row['cardiac_phase']}"
-                    if row["cardiac_phase"] not in {"", row["phase"]}
-                    else ""
-                ),
+                "name": _phase_name(row, t if len(w.image) > 1 else None),
                 "dice": _rounded(dice.get(row["case_id"])),
                 "slices": [
                     {
@@ -160,9 +156,15 @@ def _loop(
                     for k, known in enumerate(annotated(w))
                 ],
             }
-            for row, w in windows
+            for row, w, t in frames
         ],
     }
+
+
+def _phase_name(row: dict[Any, Any], frame: int | None) -> str:
+    phase = str(row["phase"] if frame is None else frame)
+    known = {"", row["phase"]} if frame is None else {row["cardiac_phase"]}
+    return phase if row["cardiac_phase"] in known else f"{phase} {row['cardiac_phase']}"
 
 
 def _contours(mask: NDArray[np.integer[Any]]) -> list[list[int]]:

@@ -1,0 +1,112 @@
+"""Rows of `indices.csv` to tables: errors of the seven infarct indices, tests between methods."""
+
+from collections.abc import Iterator, Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.metrics.shape import ERROR_NAMES
+from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, paired_test
+from cardiac_mtl.report.methods import Method
+
+SOURCES = {"regressed": "regressed_", "from the mask": ""}
+"""Where an index comes from, and how its columns begin."""
+
+
+def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
+    """Average the absolute errors of each index over slices.
+
+    Returns:
+        By method, index and source: mean, SD, median and the 95 % interval of the mean by
+        patients, over the slices in which reference and prediction have the index. A slice whose
+        infarct was missed has an error of size and percentage from the mask, and no other: the
+        counts of slices say how many are left.
+    """
+    rows = []
+    for method, name, source, column in _columns(methods):
+        known = method.indices[["patient_id", column]].dropna()
+        errors = known[column].to_numpy(float)
+        if not len(errors):
+            continue
+        interval = bootstrap_mean(errors, clusters=known["patient_id"].to_numpy())
+        rows.append(
+            {
+                "method": method.name,
+                "index": name,
+                "source": source,
+                "slices": len(known),
+                "patients": known["patient_id"].nunique(),
+                "mean": errors.mean(),
+                "sd": errors.std(ddof=1) if len(errors) > 1 else np.nan,
+                "median": np.median(errors),
+                "low": interval.low,
+                "high": interval.high,
+                "protocol": method.protocol,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
+    """Test every pair of methods on the slices of which both have an index.
+
+    Returns:
+        Mean difference of the errors (second minus first) with its 95 % interval by patients,
+        Wilcoxon's p on the means of patients, and the same by Holm over all rows.
+    """
+    rows: list[dict[str, Any]] = []
+    for first, second in combinations([m for m in methods if len(m.indices)], 2):
+        merged = first.indices.merge(
+            second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
+        )
+        patients = merged["patient_id_1"].to_numpy()
+        for _, name, source, column in _columns([first]):
+            one, two = (merged[f"{column}_{k}"].to_numpy(float) for k in (1, 2))
+            both = np.isfinite(two - one)
+            if not both.any():
+                continue
+            test = paired_test(two, one, clusters=patients)
+            interval = bootstrap_mean(two - one, clusters=patients)
+            rows.append(
+                {
+                    "first": first.name,
+                    "second": second.name,
+                    "index": name,
+                    "source": source,
+                    "slices": int(both.sum()),
+                    "patients": test.n,
+                    "difference": float(np.nanmean(two - one)),
+                    "low": interval.low,
+                    "high": interval.high,
+                    "p_wilcoxon": test.p_wilcoxon,
+                }
+            )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p_holm"] = holm(table["p_wilcoxon"].to_numpy(float))
+    return table
+
+
+def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the errors out: a column a method and source."""
+    text = table[["index"]].copy()
+    text["column"] = table["method"] + ", " + table["source"]
+    text["error"] = [
+        f"{row['mean']:.2f} ± {row['sd']:.2f} [{row['low']:.2f}, {row['high']:.2f}], "
+        f"n {row['slices']}"
+        for row in table.to_dict("records")
+    ]
+    wide = text.pivot_table(
+        index="index", columns="column", values="error", aggfunc="first", sort=False
+    )
+    return wide.fillna("—").reset_index().rename_axis(columns=None)
+
+
+def _columns(methods: Sequence[Method]) -> Iterator[tuple[Method, str, str, str]]:
+    """Yield method, index, source and column of errors, where there are rows."""
+    for method in methods:
+        for source, prefix in SOURCES.items():
+            for name in ERROR_NAMES if len(method.indices) else ():
+                yield method, name, source, f"{prefix}{name}_error"
