@@ -5,6 +5,7 @@ skips 12-18, 8-22, 4-26; the layout below is the simplest that meets them [infer
 Channels are multiples of `width`, 64 in the paper.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from cardiac_mtl.networks.convlstm import ConvLSTM
 
 SCALARS = 8
 """Numbers that are regressed: seven indices, of which the centroid has two."""
+PRIOR = 0.02
+"""Probability of infarct that a pixel starts from, about its share of all pixels [inferred]."""
 POOLED = 4
 """Side to which every map is pooled before the regression, so that it still knows where."""
 
@@ -177,6 +180,8 @@ class JointNetwork(nn.Module):
         )
         self.recurrent = nn.ModuleList(ConvLSTMs(c, c) for c in (4 * w, 2 * w, w))
         self.mask = nn.Conv2d(w, 1, 1)  # Conv30
+        # from a half everywhere the way to an infarct leads through predicting none anywhere
+        nn.init.constant_(self.mask.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
         self.regression = nn.Linear(self.channels(w) * POOLED**2, SCALARS)
 
     @staticmethod

@@ -11,6 +11,7 @@ from cardiac_mtl.contracts import UNLABELLED, Batch, Prediction, TargetScale
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.losses import (
     TaskLoss,
+    masked_binary_cross_entropy,
     masked_dice_loss_by_slice,
     masked_sum_of_errors,
     wrapped,
@@ -25,6 +26,7 @@ TASKS = {"mask", "indices"}
 INDEX_SIZES = (1, 1, 1, 2, 1, 1, 1)
 """Numbers of each of the seven indices, in the order of `INDEX_NAMES`: the centroid has two."""
 Exponent = Literal[1, 2]
+MaskLoss = Literal["dice", "dice_cross_entropy"]
 
 
 class IndexScale(nn.Module):
@@ -87,19 +89,25 @@ class InfarctTasks(Paper):
     index_names = INDEX_NAMES
 
     def set_tasks(
-        self, image_size: tuple[int, int], exponent: Exponent, empty_pixels: float
+        self,
+        image_size: tuple[int, int],
+        exponent: Exponent,
+        mask_loss: MaskLoss,
+        empty_pixels: float,
     ) -> None:
         """Keep what the losses need; refuse what cannot be learned.
 
         Args:
             image_size: rows and columns of the prepared image.
             exponent: eta of eq. 3.
+            mask_loss: `dice`, or its sum with the cross-entropy.
             empty_pixels: of `masked_dice_loss_by_slice`.
         """
         check_tasks(self.weighting)
         check_size(image_size)
         self.image_size = tuple(image_size)
         self.exponent = exponent
+        self.mask_loss = mask_loss
         self.empty_pixels = empty_pixels
         self.scale = IndexScale()
 
@@ -131,10 +139,12 @@ class InfarctTasks(Paper):
         given = ~targets.isnan()
         gap = outputs["indices"].float() - targets.nan_to_num()
         error = self.scale.on_half_circle(gap)
-        dice = masked_dice_loss_by_slice(
-            outputs["mask"], infarct_of(batch["mask"]), self.empty_pixels
-        )
-        return {"mask": dice, "indices": masked_sum_of_errors(error, given, self.exponent)}
+        truth = infarct_of(batch["mask"])
+        mask = masked_dice_loss_by_slice(outputs["mask"], truth, self.empty_pixels)
+        if self.mask_loss == "dice_cross_entropy":
+            pixels = masked_binary_cross_entropy(outputs["mask"], truth)
+            mask = TaskLoss(mask.mean + pixels.mean, mask.known)
+        return {"mask": mask, "indices": masked_sum_of_errors(error, given, self.exponent)}
 
     @override
     def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:

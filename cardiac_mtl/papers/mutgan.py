@@ -29,6 +29,7 @@ from cardiac_mtl.papers.infarct import (
     INDEX_SIZES,
     Exponent,
     InfarctTasks,
+    MaskLoss,
     SumOfTasks,
     infarct_of,
 )
@@ -46,6 +47,8 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
         image_size: rows and columns of the prepared image [paper: 64, 64].
         extractor: what finds the features: SFEN [paper], a row of Table 2, or `single_frame`.
         exponent: eta of eq. 3 and 5 [paper: 1 or 2; inferred: 1].
+        mask_loss: Dice [paper], or its sum with the cross-entropy: where most slices are healthy,
+            the Dice alone finds that predicting none is good, and has no gradient left there.
         empty_pixels: false pixels that cost half a Dice in a slice without infarct [inferred: 100,
             about an infarct, so that a false pixel weighs alike with and without one].
         weight_adversarial: of R(generated) in the generator's loss [inferred: 0.1; eq. 3 has none].
@@ -69,6 +72,7 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
         image_size: tuple[int, int] = (64, 64),
         extractor: ExtractorName = "sfen",
         exponent: Exponent = 1,
+        mask_loss: MaskLoss = "dice",
         empty_pixels: float = 100.0,
         weight_adversarial: float = 0.1,
         disc_mode: Literal["began", "eq5"] = "began",
@@ -82,7 +86,7 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
     ) -> None:
         super().__init__(weighting(), clip_norm)
         self.save_hyperparameters()
-        self.set_tasks(image_size, exponent, empty_pixels)
+        self.set_tasks(image_size, exponent, mask_loss, empty_pixels)
         self.generator = Generator(width, make_extractor(extractor, width, image_size))
         pixels = image_size[0] * image_size[1]
         self.discriminator = TaskRelatedness((pixels, *INDEX_SIZES), hidden=2 * width)
@@ -198,6 +202,7 @@ class MuTGANGenerator(_WithoutDiscriminator):
         image_size: rows and columns of the prepared image.
         extractor: what finds the features.
         exponent: eta of eq. 3.
+        mask_loss: Dice, or its sum with the cross-entropy.
         empty_pixels: false pixels that cost half a Dice in a slice without infarct.
         weighting: of the tasks `mask` and `indices`.
         optimizer: Adam, 1e-4, betas 0.5 and 0.999 [inferred].
@@ -213,6 +218,7 @@ class MuTGANGenerator(_WithoutDiscriminator):
         image_size: tuple[int, int] = (64, 64),
         extractor: ExtractorName = "sfen",
         exponent: Exponent = 1,
+        mask_loss: MaskLoss = "dice",
         empty_pixels: float = 100.0,
         weighting: Callable[[], Weighting] = lambda: SumOfTasks(mask=1.0, indices=1.0),
         optimizer: OptimizerFactory = lambda params: AdamOfGANs(params, lr=1e-4),
@@ -221,7 +227,7 @@ class MuTGANGenerator(_WithoutDiscriminator):
     ) -> None:
         super().__init__(weighting())
         self.save_hyperparameters()
-        self.set_tasks(image_size, exponent, empty_pixels)
+        self.set_tasks(image_size, exponent, mask_loss, empty_pixels)
         generator = Generator(width, make_extractor(extractor, width, image_size))
         self.networks = nn.ModuleDict({"generator": generator})
         self.clip_norm = clip_norm
@@ -245,6 +251,7 @@ class MuTGANSeparate(_WithoutDiscriminator):
         width: as of MuTGAN, and so are all the others.
         image_size: rows and columns of the prepared image.
         exponent: eta of eq. 3.
+        mask_loss: Dice, or its sum with the cross-entropy.
         empty_pixels: false pixels that cost half a Dice in a slice without infarct.
         weighting: of the tasks `mask` and `indices`.
         optimizer: Adam, 1e-4, betas 0.5 and 0.999 [inferred].
@@ -259,6 +266,7 @@ class MuTGANSeparate(_WithoutDiscriminator):
         width: int = 64,
         image_size: tuple[int, int] = (64, 64),
         exponent: Exponent = 1,
+        mask_loss: MaskLoss = "dice",
         empty_pixels: float = 100.0,
         weighting: Callable[[], Weighting] = lambda: SumOfTasks(mask=1.0, indices=1.0),
         optimizer: OptimizerFactory = lambda params: AdamOfGANs(params, lr=1e-4),
@@ -267,7 +275,7 @@ class MuTGANSeparate(_WithoutDiscriminator):
     ) -> None:
         super().__init__(weighting())
         self.save_hyperparameters()
-        self.set_tasks(image_size, exponent, empty_pixels)
+        self.set_tasks(image_size, exponent, mask_loss, empty_pixels)
         sizes = (image_size[0] * image_size[1], *INDEX_SIZES)
         self.networks = nn.ModuleDict(
             {

@@ -97,6 +97,24 @@ def test_the_rest_of_the_myocardium_is_no_infarct():
     assert float(loss) == pytest.approx((2 * held + empty) / 3, abs=1e-5)
 
 
+def test_the_cross_entropy_tells_what_the_dice_does_not():
+    batch = make_batch(infarcts=(True, False))
+    silent = {"mask": torch.full((2, SIDE, SIDE), -4.0), "indices": torch.zeros(2, 8)}
+    alone, both = (
+        scaled(mask_loss=loss, empty_pixels=1e9).losses(silent, batch)["mask"]
+        for loss in ("dice", "dice_cross_entropy")
+    )
+    probability = torch.tensor(-4.0).sigmoid()
+    pixels = (12 * -probability.log() - (512 - 12) * (1 - probability).log()) / 512
+    assert float(both.mean - alone.mean) == pytest.approx(float(pixels), rel=1e-4)
+    assert both.known == alone.known
+
+
+def test_the_mask_starts_from_the_share_of_infarcts():
+    bias = scaled().generator.joint.mask.bias
+    assert float(bias.sigmoid()) == pytest.approx(0.02)
+
+
 def test_an_orientation_errs_on_the_half_circle():
     paper, batch = scaled(), make_batch((True,))
     batch["indices"][0, -1] = 89.0
