@@ -1,5 +1,6 @@
 """What all rows of MuTGAN share: an infarct mask and its indices, standardised for the losses."""
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
@@ -105,6 +106,12 @@ class InfarctTasks(Paper):
         """
         check_tasks(self.weighting)
         check_size(image_size)
+        if not 0 < empty_pixels < math.inf:
+            raise UserError(
+                f"{empty_pixels} pixels cannot be weighed",
+                where="model.empty_pixels",
+                fix="give a number above 0; 1e9 turns the term off",
+            )
         self.image_size = tuple(image_size)
         self.exponent = exponent
         self.mask_loss = mask_loss

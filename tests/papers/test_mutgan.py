@@ -308,6 +308,7 @@ def test_learned_weights_go_with_the_generator_and_do_not_decay():
     [
         ({"image_size": (72, 64)}, "data.matrix: image size 72 x 64 is not a multiple of 16"),
         ({"weighting": lambda: SingleTask("mask")}, "the weighting names mask; give it mask and indices"),
+        ({"empty_pixels": float("inf")}, "model.empty_pixels: inf pixels cannot be weighed"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_one_line(cls, settings, message):
