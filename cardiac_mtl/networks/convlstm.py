@@ -16,8 +16,9 @@ State = tuple[Tensor, Tensor]
 class ConvLSTM(nn.Module):
     """One layer; the gates are i, f, o, g.
 
-    Frame and hidden state are convolved together, frame by frame, so that what a step makes is
-    still in the cache when it is used. Channels lie last in memory: convolutions of few channels
+    The convolution of the input is done for all frames at once; only that of the hidden state,
+    which waits for the frame before, goes frame by frame. The sum is that of one convolution of
+    both, as cells are usually written. Channels lie last in memory: convolutions of few channels
     are faster so.
 
     Args:
@@ -57,29 +58,31 @@ class ConvLSTM(nn.Module):
             zeros = frames.new_zeros(len(frames), self.hidden, *frames.shape[3:])
             state = zeros, zeros
         hidden, cell = (_channels_last(part.to(frames.dtype)) for part in state)
-        weight = _channels_last(torch.cat([self.input.weight, self.recurrent.weight], dim=1))
+        count, _, length = frames.shape[:3]
+        flat = frames.permute(2, 0, 3, 4, 1).contiguous().flatten(0, 1).permute(0, 3, 1, 2)
+        seen = self.input(flat).unflatten(0, (length, count))
+        weight = _channels_last(self.recurrent.weight)
         states = []
-        for frame in frames.permute(2, 0, 3, 4, 1).contiguous().permute(0, 1, 4, 2, 3):
-            hidden, cell = self.step(torch.cat([frame, hidden], dim=1), cell, weight)
+        for gates in seen.unbind(0):
+            hidden, cell = self.step(gates, hidden, cell, weight)
             states.append(hidden.permute(0, 2, 3, 1))
         stacked = torch.stack(states)
         if stacked.requires_grad:  # else every step's gradient takes the layout of what follows
             stacked.register_hook(lambda given: None if given is None else given.contiguous())
         return stacked.permute(1, 4, 0, 2, 3), (hidden, cell)
 
-    def step(self, both: Tensor, cell: Tensor, weight: Tensor) -> State:
+    @staticmethod
+    def step(seen: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor) -> State:
         """Go on by one frame.
 
         Args:
-            both: (B, C + hidden, H, W), frame and hidden state.
-            cell: (B, hidden, H, W).
-            weight: (4 hidden, C + hidden, k, k), of the convolution of both.
+            seen: (B, 4 hidden, H, W), convolution of the frame.
+            hidden: (B, hidden, H, W), hidden state from the frame before.
+            cell: as `hidden`.
+            weight: (4 hidden, hidden, k, k), of the hidden convolution.
         """
-        bias = self.input.bias
-        assert bias is not None
         # Cast anew at every step, so that the gradients of the steps are summed in single precision
-        weight, bias = weight.to(both.dtype), bias.to(both.dtype)
-        gates = F.conv2d(both, weight, bias, padding=weight.shape[-1] // 2)
+        gates = seen + F.conv2d(hidden, weight.to(hidden.dtype), padding=weight.shape[-1] // 2)
         # Apart first: the non-linearities are slow, on a CPU, where memory is not contiguous
         i, f, o, g = (_channels_last(part) for part in gates.chunk(4, dim=1))
         cell = torch.addcmul(f.sigmoid() * cell, i.sigmoid(), g.tanh())
