@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.networks.convlstm import ConvLSTM, Recurrence
+from cardiac_mtl.networks.convlstm import ConvLSTM
 
 
 def plain(layer, frames):
@@ -54,9 +54,15 @@ def test_its_gradient_is_that_of_the_plain_cell():
 
 def test_its_gradient_is_that_of_finite_differences():
     torch.manual_seed(0)
-    shapes = [(3, 2, 8, 4, 3), (8, 2, 3, 3), (2, 2, 4, 3), (2, 2, 4, 3)]
-    given = [torch.randn(shape, dtype=torch.double, requires_grad=True) for shape in shapes]
-    assert torch.autograd.gradcheck(Recurrence.apply, given)
+    layer, frames = ConvLSTM(3, 2).double(), torch.randn(2, 3, 3, 4, 3, dtype=torch.double)
+    state = [torch.randn(2, 2, 4, 3, dtype=torch.double, requires_grad=True) for _ in range(2)]
+
+    def run(frames, hidden, cell, *_):
+        states, last = layer(frames, (hidden, cell))
+        return states, *last
+
+    given = [frames.requires_grad_(), *state, *layer.parameters()]
+    assert torch.autograd.gradcheck(run, given)
 
 
 def test_it_computes_in_bfloat16_and_keeps_gradients_in_float32():
