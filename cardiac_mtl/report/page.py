@@ -131,7 +131,7 @@ def _loop(
     count, height, width = one.image.shape[1:]
     frames = [(row, w, t) for row, w in windows for t in range(len(w.image))]
     sheet = np.concatenate([np.concatenate(list(w.image[t]), axis=1) for _, w, t in frames], axis=0)
-    heart = (one.reference > 0).sum(axis=(1, 2))
+    heart = ((one.reference > 0) | (one.predicted > 0)).sum(axis=(1, 2))
     return {
         "width": width,
         "height": height,
