@@ -108,6 +108,26 @@ def test_a_signal_to_one_of_two_processes_stops_both_in_the_middle_of_an_epoch(
 
 
 @pytest.mark.cluster
+def test_two_players_on_two_processes_end_in_the_weights_of_one(cines, tmp_path):
+    """P25: the player whose turn it is not has no gradient; lambda is the same everywhere."""
+    given = [
+        "fit", "--config", "mutgan", "--config", "debug", "--data.root", str(cines),
+        "--data.matrix", "[32, 32]", "--data.frames", "3", "--data.num_folds", "3",
+        "--trainer.accelerator", "cpu", "--trainer.max_epochs", "2",
+        "--trainer.limit_train_batches", "1.0", "--model.lambda_start", "0.5",
+        "--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "0.01",
+    ]  # fmt: skip
+    one = trained([*given, "--run_root", str(tmp_path / "one"), "--data.batch_size", "8"])
+    two = trained([*given, "--run_root", str(tmp_path / "two"), *TWO])
+    for name, weight in state(one).items():
+        torch.testing.assert_close(state(two)[name], weight, rtol=0, atol=1e-5, msg=name)
+    logs = [pd.read_csv(run / "metrics.csv") for run in (one, two)]
+    for column in ("train/lambda", "train/convergence", "train/loss", "val/loss"):
+        alone, both = (log[column].dropna().tolist() for log in logs)
+        assert both == pytest.approx(alone, rel=1e-3)
+
+
+@pytest.mark.cluster
 def test_a_run_of_two_processes_is_tested_by_one(runs, tmp_path):
     """The rows of its checkpoint are those that the same checkpoint has in a run of one."""
     copies = []
