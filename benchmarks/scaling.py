@@ -129,6 +129,7 @@ def batch(count: int, size: tuple[int, int]) -> Batch:
         "label": torch.full((count,), -1),
         "case": torch.zeros(count, dtype=torch.long),
         "slice": torch.arange(count),
+        "transferred": torch.zeros(count, dtype=torch.bool),
         "sample": torch.arange(count),
     }
 

@@ -38,6 +38,8 @@ class Batch(TypedDict):
     """float32 (B, K), physical units, NaN where missing."""
     label: Tensor
     """int64 (B,), `UNLABELLED` where missing."""
+    transferred: Tensor
+    """bool (B,), True where the mask was carried over from another sequence of the patient."""
     sample: Tensor
     """int64 (B,), place in the data set of its part, copies counted apart; seeds its chance."""
 
@@ -80,3 +82,29 @@ class CineStudy:
     truth: dict[str, list[float]] = field(default_factory=dict)
     """Exact values, one a phase: `cavity_ml`, `myocardium_ml`, `area_mm2_<slice>` and, of phase 0
     alone, `infarct_<index>_<slice>`; each only where it is known."""
+
+
+@dataclass(frozen=True)
+class SequenceVolume:
+    """One volume of one sequence of a patient."""
+
+    image: NDArray[np.int16]
+    """(S, H, W), slices base to apex."""
+    mask: NDArray[np.uint8]
+    """(S, H, W), classes of `SequenceStudy`."""
+    affine: NDArray[np.floating[Any]]
+    """(4, 4), as of `CineStudy`."""
+
+
+@dataclass(frozen=True)
+class SequenceStudy:
+    """The same heart seen by several sequences, each in a geometry of its own.
+
+    Masks hold 0 background, 1 LV blood pool, 2 LV myocardium with its scar, 3 RV blood pool.
+    """
+
+    patient_id: str
+    volumes: dict[str, SequenceVolume]
+    """By name of the sequence: `LGE`, `C0` (bSSFP) and `T2`."""
+    truth: dict[str, float] = field(default_factory=dict)
+    """Exact values of the heart, such as volumes in ml; each only where it is known."""

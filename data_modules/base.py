@@ -397,6 +397,7 @@ class CardiacDataModule(LightningDataModule):
             self.store.slices_of(rows.tolist()),
             indices=self.known_indices(),
             label=torch.tensor(self.case_table["label"].to_numpy()),
+            transferred=torch.tensor([bool(case.transferred) for case in self.cases]),
             repeats=repeats,
         )
 

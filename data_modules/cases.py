@@ -35,6 +35,8 @@ class Case:
     centre: str = ""
     vendor: str = ""
     label: int = UNLABELLED
+    transferred: str = ""
+    """Sequence of the patient that the mask was carried over from, empty where it is its own."""
     other: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the source's table: folds may be stratified by them."""
 

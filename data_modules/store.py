@@ -296,6 +296,7 @@ class SliceDataset(Dataset[Batch]):
         indices: float32 (slices, K), of each slice of the store, NaN where the data module
             computes them of the mask of the batch.
         label: (cases,), label of each row of the case table.
+        transferred: bool (cases,), whose mask was carried over from another sequence.
         repeats: passes over the slices that make one epoch.
     """
 
@@ -305,12 +306,14 @@ class SliceDataset(Dataset[Batch]):
         positions: NDArray[np.intp],
         indices: Tensor,
         label: Tensor,
+        transferred: Tensor,
         repeats: int = 1,
     ) -> None:
         self.store = store
         self.positions = np.tile(positions, repeats)
         self.indices = indices
         self.label = label
+        self.transferred = transferred
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -336,6 +339,7 @@ class SliceDataset(Dataset[Batch]):
             "slice": torch.from_numpy(self.store.slice[positions]),
             "indices": self.indices[torch.from_numpy(positions)],
             "label": self.label[case],
+            "transferred": self.transferred[case],
             "sample": torch.as_tensor(indices),
         }
 

@@ -72,6 +72,7 @@ def test_a_batch_keeps_the_contract(root):
         "slice": torch.int64,
         "indices": torch.float32,
         "label": torch.int64,
+        "transferred": torch.bool,
         "sample": torch.int64,
     }
     ring = (batch["mask"][0] == 1).sum() * 1.5625**2

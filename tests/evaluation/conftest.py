@@ -27,6 +27,7 @@ def _make_batch(case=0, slices=(0, 1, 2), size=12, shift=0):
         "slice": torch.tensor(slices),
         "indices": mask.sum((1, 2))[:, None] * 3.0,
         "label": torch.full((len(slices),), UNLABELLED),
+        "transferred": torch.zeros(len(slices), dtype=torch.bool),
     }
     prob = torch.stack([1.0 - found, found.float()], dim=1)
     return batch, {"mask_prob": prob, "indices": batch["indices"] + 10.0}

@@ -39,6 +39,7 @@ def make_batch(config, paper):
             "case": torch.zeros(3, dtype=torch.int64),
             "slice": torch.arange(3),
             "label": torch.full((3,), UNLABELLED),
+            "transferred": torch.zeros(3, dtype=torch.bool),
         }
 
     return make

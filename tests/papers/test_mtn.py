@@ -22,6 +22,7 @@ def make_batch(size=32):
         "case": torch.zeros(2, dtype=torch.int64),
         "slice": torch.arange(2),
         "label": torch.full((2,), UNLABELLED),
+        "transferred": torch.zeros(2, dtype=torch.bool),
     }
 
 

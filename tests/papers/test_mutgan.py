@@ -40,6 +40,7 @@ def make_batch(infarcts=(True, True, False)):
         "case": torch.zeros(count, dtype=torch.int64),
         "slice": torch.arange(count),
         "label": torch.full((count,), UNLABELLED),
+        "transferred": torch.zeros(count, dtype=torch.bool),
     }
 
 
