@@ -172,6 +172,12 @@ def _fitted(data: CardiacDataModule, weights: Mapping[str, Any]) -> Claim:
 
 def _selected(identity: Any, origin: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
     monitor, protocol = origin["monitor"], origin["protocol"]
+    if protocol == HONEST and monitor is None:
+        if seen := identity.get("validated_on", []):
+            what = f"{len(seen)} patients were looked at while training, such as {seen[0]}"
+            return Claim("selection", "FAILS", what)
+        epochs = identity.get("epochs", "a fixed number of")
+        return Claim("selection", "holds", f"the last of {epochs} epochs; no patient chose it")
     if protocol != HONEST or not monitor.startswith("val/"):
         return Claim("selection", "FAILS", f"best.ckpt was chosen by {monitor}: {protocol}")
     claim = _within("selection", identity.get("validated_on", []), split.val, "the validation part")

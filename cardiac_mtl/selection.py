@@ -42,6 +42,11 @@ _STOP = "cardiac_mtl_should_stop"
 class KeptCheckpoint(ModelCheckpoint):
     """Lightning's, which forgets the best checkpoint of a run that was moved to another folder."""
 
+    @property
+    @override
+    def state_key(self) -> str:
+        return f"{type(self).__qualname__}: {self.filename}"
+
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         here = dict(state_dict) | {"dirpath": self.dirpath}
@@ -56,9 +61,14 @@ class KeptCheckpoint(ModelCheckpoint):
 
 
 def best_checkpoint(paper: Paper, run: Path) -> ModelCheckpoint:
-    """Return the callback that keeps the best checkpoint of a run."""
-    monitor, mode = paper.monitor
+    """Return the callback that keeps the best checkpoint of a run.
+
+    Where no patient validates it keeps that of the last epoch: their number was fixed before.
+    """
     path = run / BEST
+    if paper.selection_stage == "none":
+        return _of_last_epoch(path)
+    monitor, mode = paper.monitor
     return KeptCheckpoint(
         dirpath=path.parent,
         filename=path.stem,
@@ -74,7 +84,10 @@ def last_checkpoint(run: Path) -> ModelCheckpoint:
 
     ModelCheckpoint's own `save_last` copies the last one that it saved: the best.
     """
-    path = run / LAST
+    return _of_last_epoch(run / LAST)
+
+
+def _of_last_epoch(path: Path) -> ModelCheckpoint:
     return KeptCheckpoint(
         dirpath=path.parent,
         filename=path.stem,

@@ -277,10 +277,18 @@ class CardiacCLI(LightningCLI):
         )
         if best is not None:
             say(f"best: {self.best.monitor} {float(best):.4f}, the {self.protocol} protocol")
+        else:
+            say(f"kept: the last of {self.trainer.current_epoch} epochs; no patient chose it")
         say(f"next: cardiac-mtl test --run {self.run_directory}")
 
     def validate(self, model: Paper, datamodule: CardiacDataModule) -> None:
         """Score the best checkpoint on the part that it was selected on."""
+        if datamodule.selection_part == "none":
+            raise UserError(
+                "no patient validates: the number of epochs was fixed",
+                where="validate",
+                fix=f"score the test part: cardiac-mtl test --run {self.run_directory}",
+            )
         self._load_weights()
         (scores,) = self.trainer.validate(model, datamodule=datamodule, verbose=False)
         for name, value in sorted(scores.items()):

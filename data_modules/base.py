@@ -184,8 +184,8 @@ class CardiacDataModule(LightningDataModule):
         return self.root is None or any((self.root / n).is_file() for n in (PHANTOM, "truth.csv"))
 
     @property
-    def selection_part(self) -> str:
-        """The part that the checkpoint is selected on."""
+    def selection_part(self) -> Literal["val", "test", "none"]:
+        """The part that the checkpoint is selected on; with none it is that of the last epoch."""
         return "test" if self.paper_protocol else "val"
 
     @property
@@ -305,7 +305,9 @@ class CardiacDataModule(LightningDataModule):
         return self._loader(self._train_dataset, sampler)
 
     @override
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        if self.selection_part == "none":
+            return []
         part = self._dataset(getattr(self.split, self.selection_part))
         if self.trainer is not None and self.trainer.world_size > 1:
             # without repetition, but where there are more processes than slices

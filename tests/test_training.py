@@ -12,6 +12,7 @@ import yaml
 from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
+from data_modules.stacom import StacomDataModule
 
 QUICK = ["--config", "debug", "--trainer.accelerator", "cpu"]
 
@@ -204,6 +205,27 @@ def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_p
     assert json.loads((run / IDENTITY).read_text())["selected_on"] == "test"
     assert torch.load(run / BEST, weights_only=True)[PROVENANCE]["monitor"] == "test/dice_vol"
     assert set(pd.read_csv(run / "slices.csv")["protocol"]) == {"paper_optimistic"}
+
+
+def test_without_validation_patients_the_last_epoch_is_kept_and_said(
+    lvsc, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(StacomDataModule, "selection_part", "none")
+    assert fit(lvsc, tmp_path, "--trainer.max_epochs", "2") == 0
+    assert "kept: the last of 2 epochs; no patient chose it" in capsys.readouterr().out
+    (run,) = (path.parent for path in tmp_path.rglob(IDENTITY))
+    identity = json.loads((run / IDENTITY).read_text())
+    assert (identity["selected_on"], identity["monitor"]) == ("none", None)
+    assert identity["validated_on"] == []
+    assert not [c for c in pd.read_csv(run / "metrics.csv") if c.startswith("val/")]
+    best, last = (torch.load(run / name, weights_only=True) for name in (BEST, LAST))
+    assert best["epoch"] == last["epoch"] == 1
+    assert all(torch.equal(best["state_dict"][k], v) for k, v in last["state_dict"].items())
+    assert main(["validate", "--run", str(run)]) == 2
+    assert "no patient validates" in capsys.readouterr().err
+    assert main(["test", "--run", str(run)]) == 0
+    assert main(["audit", "--run", str(run)]) == 0
+    assert "the last of 2 epochs; no patient chose it" in capsys.readouterr().out
 
 
 def test_without_a_root_the_phantom_cohort_is_made_once_and_said(tmp_path, capsys, monkeypatch):

@@ -52,7 +52,8 @@ class Paper(LightningModule):
     index_names: tuple[str, ...] = ()
     """Columns of `indices`; empty when none is predicted."""
     selection_stage: str = "val"
-    """Part that the checkpoint is selected on; `test` only under the paper protocol."""
+    """Part that the checkpoint is selected on; `test` only under the paper protocol, `none` where
+    the number of epochs is fixed and no patient validates."""
 
     def __init__(self, weighting: Weighting) -> None:
         super().__init__()
