@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from lightning import LightningModule, Trainer
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
@@ -359,3 +360,48 @@ def test_check_sees_every_volume_of_every_sequence(make):
     assert len(cases) == 9
     assert [c.case_id for c in cases if c.withheld] == ["patient2_LGE"]
     assert {c.sequence for c in cases} == set(SIZES)
+
+
+class Watcher(LightningModule):
+    """Keeps samples and images of every batch; saves a checkpoint within the second epoch."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self.folder = folder
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.batches = []
+
+    def training_step(self, batch, _):
+        self.batches.append((batch["case"], batch["slice"], batch["image"]))
+        return self.weight.sum()
+
+    def on_train_batch_end(self, *_):
+        if self.global_step == 11 and not (self.folder / "11.ckpt").exists():
+            self.trainer.save_checkpoint(self.folder / "11.ckpt")
+
+    def validation_step(self, *_):
+        raise AssertionError
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_a_run_without_validation_goes_on_within_an_epoch_as_if_it_had_not_stopped(make, tmp_path):
+    root = make(own=1, helped=2, bare=0)
+
+    def fit(start=None):
+        torch.manual_seed(3)
+        watcher = Watcher(tmp_path)
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        )  # fmt: skip
+        trainer.fit(watcher, datamodule=module(root), ckpt_path=start, weights_only=False)
+        return watcher.batches
+
+    straight = fit()
+    rest = fit(tmp_path / "11.ckpt")
+    assert (len(straight), len(rest)) == (16, 5)
+    for one, other in zip(straight[11:], rest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert not torch.equal(straight[0][1], straight[8][1])
