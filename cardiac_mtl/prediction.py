@@ -126,7 +126,8 @@ class Predictor:
                 prepared.volume, self.data.matrix, prepared.spacing, prepared.centre
             )
             for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
-                columns[name] = columns[name] + shift
+                if name in columns:
+                    columns[name] = columns[name] + shift
         return {f"regressed_{name}": column.tolist() for name, column in columns.items()}
 
     def _mask(self, probability: NDArray[np.float32], prepared: PreparedInput) -> sitk.Image:

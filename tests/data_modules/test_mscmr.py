@@ -11,9 +11,11 @@ from lightning import LightningModule, Trainer
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.prediction import Predictor
 from data_modules.augment import Augmentation
 from data_modules.findings import noticed
 from data_modules.mscmr import MSCMRDataModule
+from data_modules.splits import read_splits
 
 SIZES = {"LGE": (5, 40, 44), "C0": (4, 30, 33), "T2": (3, 36, 36)}
 FIELD_MM = 60.0
@@ -221,8 +223,6 @@ def test_validation_patients_are_labelled_and_taken_out_of_the_training(make):
 @pytest.mark.parametrize("shape", [(40, 44), (31, 33), (24, 52), (16, 15)])
 def test_the_pixels_of_the_file_are_kept_and_every_prediction_goes_back_to_them(tmp_path, shape):
     """Cropped and pasted back by `predict` itself, on the store's own mask as prediction."""
-    from cardiac_mtl.prediction import Predictor  # noqa: PLC0415 - heavy
-
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 4, (3, *shape))
     write(tmp_path / "patient1_LGE.nii.gz", rng.integers(1, 90, labels.shape).astype(np.int16))
@@ -340,8 +340,6 @@ def test_transduction_is_said_in_one_line_and_kept_with_the_folds(make, tmp_path
     (line,) = [finding.message for finding in odd if finding.code == "transductive"]
     assert "images of 4 test patients are trained on" in line
     data.save_splits(tmp_path / "splits.json")
-    from data_modules.splits import read_splits  # noqa: PLC0415
-
     assert read_splits(tmp_path / "splits.json", without_val=True) == data.splits
     with pytest.raises(UserError, match="under 'val'"):
         read_splits(tmp_path / "splits.json")
