@@ -16,6 +16,7 @@ from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.indices import index_rows
+from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
@@ -43,7 +44,7 @@ class TestOutputs(Callback):
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.collector = CaseCollector()
+        self.collector = CaseCollector(probabilities=_finds_infarcts(trainer.datamodule))  # type: ignore[attr-defined]
 
     @override
     def on_test_batch_end(
@@ -70,9 +71,12 @@ class TestOutputs(Callback):
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
         markdown, text = to_markdown(results), to_text(results)
-        if tuple(data.index_names) == INDEX_NAMES:
-            indices = pd.concat([_indices(case, table.iloc[case.row], data) for case in cases])
-            write_csv(self.run / "indices.csv", indices.assign(protocol=self.protocol))
+        if _finds_infarcts(data):
+            infos = [table.iloc[case.row] for case in cases]
+            of_cases = [_infarct(*pair, data) for pair in zip(cases, infos, strict=True)]
+            indices, pixels = (pd.concat(frames) for frames in zip(*of_cases, strict=True))
+            for name, frame in (("indices", indices), ("pixels", pixels)):
+                write_csv(self.run / f"{name}.csv", frame.assign(protocol=self.protocol))
             errors = index_summary(indices)
             markdown += "\n" + in_markdown(errors) + "\n"
             text += "\n\n" + errors.to_string(index=False)
@@ -110,10 +114,17 @@ def _score(
     return score_case(cases[k], table.iloc[cases[k].row], data.labels, data.index_names)
 
 
-def _indices(case: CollectedCase, info: pd.Series, data: CardiacDataModule) -> pd.DataFrame:
+def _finds_infarcts(data: CardiacDataModule) -> bool:
+    return tuple(data.index_names) == INDEX_NAMES
+
+
+def _infarct(
+    case: CollectedCase, info: pd.Series, data: CardiacDataModule
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of `indices.csv` and `pixels.csv` of a case."""
     ((label, value),) = data.labels.items()
-    who = str(info["case_id"]), str(info["patient_id"])
-    return index_rows(case, *who, label, value, data.muscle, wall_of_reference=True)
+    what = (case, str(info["case_id"]), str(info["patient_id"]), label, value, data.muscle)
+    return index_rows(*what, wall_of_reference=True), pixel_rows(*what)
 
 
 def _shown(case: CollectedCase, data: CardiacDataModule) -> CollectedCase:

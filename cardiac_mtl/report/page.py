@@ -17,10 +17,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardiac_mtl.report.canvas import Picture
 from cardiac_mtl.report.gallery import FOLDER, Window, annotated, choose, mean_dice, read
 from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method, in_words
-from cardiac_mtl.report.plots import Picture
 
 _INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=/) | (?=/)|(?<=,) (?=[-+\d][^]]*\])")
 """Spaces of `1.0 ± 0.2 [0.9, 1.1]` and `35 (0 / 0 / 0)` at which a line must not break."""
