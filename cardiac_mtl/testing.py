@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
@@ -20,12 +21,15 @@ from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.report.figures import curves, overlay
-from cardiac_mtl.report.gallery import FOLDER, write_gallery
+from cardiac_mtl.report.figures import curves, feature_maps, overlay
+from cardiac_mtl.report.gallery import FOLDER, choose, write_gallery
 from cardiac_mtl.report.tables import in_markdown, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
+
+FIGURES = "figures"
+"""Folder of a run that holds the pictures of its test cases."""
 
 
 class TestOutputs(Callback):
@@ -84,6 +88,7 @@ class TestOutputs(Callback):
         names = [(str(table.iloc[case.row]["case_id"]), _shown(case, data)) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)
         pictures = self._draw(names, frames.cases)
+        pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
@@ -95,7 +100,7 @@ class TestOutputs(Callback):
         self, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame
     ) -> list[Path]:
         """Draw the curves and one overlay a case; return the pictures."""
-        folder = self.run / "figures"
+        folder = self.run / FIGURES
         folder.mkdir(exist_ok=True)
         pictures = []
         if (self.run / METRICS).is_file():
@@ -153,6 +158,30 @@ def _overlay(
         subtitle=subtitle,
     )
     return picture
+
+
+@torch.inference_mode()
+def _draw_maps(
+    folder: Path, paper: Paper, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame
+) -> list[Path]:
+    """Draw what the network makes of the middle infarct, or structure, of the gallery's cases."""
+    pictures = []
+    chosen = set(choose(volumes).values())
+    for name, case in ((n, c) for n, c in names if n in chosen):
+        masks = [case.reference > 0] + ([] if case.predicted is None else [case.predicted > 0])
+        bearing = np.flatnonzero(next((m for m in masks if m.any()), masks[0]).any(axis=(1, 2)))
+        if not len(bearing):
+            continue
+        k = bearing[len(bearing) // 2]
+        seen = case.image[k] if case.frames is None else case.frames[:, k].astype(np.float32)
+        maps = paper.feature_maps(torch.from_numpy(seen)[None, None].to(paper.device))
+        if not maps:
+            break
+        pictures.append(folder / f"feature_maps_{name}.png")
+        held = {layer: found[0].float().cpu().numpy() for layer, found in maps.items()}
+        shown = [mask[k] for mask in masks]
+        feature_maps(pictures[-1], case.image[k], shown, held, title=f"{name}, slice {k}")
+    return pictures
 
 
 def _title(case_id: str, dice: float | None) -> str:

@@ -115,11 +115,14 @@ def roc_of_bins(counts: Counts) -> Curve:
 
 
 def precision_recall_of_bins(counts: Counts) -> Curve:
-    """Draw recall against precision (2, B), from the highest bin that holds a pixel."""
+    """Draw recall against precision (2, B): steps that each reach from the recall before it.
+
+    The first point, at recall 0, has the precision of the highest bin with a positive pixel.
+    """
     found, false = (sums[::-1] for sums in _above(counts))
-    held = found + false > 0
-    x, y = _ratio(found, found[-1]), _ratio(found, found + false)
-    return _curve(x[held], y[held], average_precision(counts))
+    held = found > 0
+    x, y = _ratio(found, found[-1])[held], _ratio(found, found + false)[held]
+    return _curve(np.append(0.0, x), np.append(y[:1], y), average_precision(counts))
 
 
 def _above(counts: Counts) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ def pixel_curves(methods: Sequence[Method]) -> Iterator[Picture]:
         left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
         title = f"precision and recall, {_TITLES[place]}"
         _finish(right, title, "recall", "precision")
-        right.legend(fontsize=7, loc="lower left")
+        right.legend(fontsize=7, loc="lower left", frameon=True, edgecolor="none")
     yield Picture(
         "pixels",
         "ROC and PR over pixels",
@@ -51,7 +51,8 @@ def _draw(left: Axes, right: Axes, counts: PixelCounts, colour: str) -> str:
     receiver, precision = roc_of_bins(pooled), precision_recall_of_bins(pooled)
     name = counts.method.name
     left.plot(receiver.x, receiver.y, color=colour, label=f"{name}, AUC {receiver.area:.4f}")
-    right.plot(precision.x, precision.y, color=colour, label=f"{name}, AP {precision.area:.3f}")
+    label = f"{name}, AP {precision.area:.3f}"
+    right.plot(precision.x, precision.y, color=colour, drawstyle="steps-pre", label=label)
     called = pooled[:, counts.log_odds > 0].sum(axis=1)
     found, false = called / pooled.sum(axis=1)
     left.plot(false, found, "o", color=colour, markersize=5)

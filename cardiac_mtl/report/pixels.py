@@ -76,7 +76,9 @@ def rates_by_patient(method: Method) -> pd.DataFrame:
 
 def pixels_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the measures out, each before its interval."""
-    shown = table[["method", "pixels", "average", "patients"]].copy()
+    shown = table[["method", "pixels", "average"]].copy()
+    shown["patients"] = ["—" if np.isnan(n) else str(int(n)) for n in table["patients"]]
+    shown["infarct"] = ["—" if np.isnan(v) else f"{v:.1%}" for v in table["share_of_infarct"]]
     for measure in MEASURES:
         heading = {"auc": "AUC", "average_precision": "AP", "dice": "Dice"}.get(measure, measure)
         columns = (table[f"{measure}{end}"] for end in ("", "_low", "_high"))
