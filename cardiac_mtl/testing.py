@@ -22,7 +22,8 @@ from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_cs
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, feature_maps, overlay
-from cardiac_mtl.report.gallery import FOLDER, choose, write_gallery
+from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
+from cardiac_mtl.report.loops import film, write_loop
 from cardiac_mtl.report.tables import in_markdown, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
@@ -88,6 +89,7 @@ class TestOutputs(Callback):
         names = [(str(table.iloc[case.row]["case_id"]), _shown(case, data)) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)
         pictures = self._draw(names, frames.cases)
+        pictures += _draw_loops(self.run, frames.cases)
         pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
@@ -158,6 +160,21 @@ def _overlay(
         subtitle=subtitle,
     )
     return picture
+
+
+def _draw_loops(run: Path, volumes: pd.DataFrame) -> list[Path]:
+    """Write a loop of each case of the gallery that has phases: the slice with most of it."""
+    files = {file.stem: file for file in (run / FOLDER).glob("*.npz")}
+    loops = []
+    for rank, name in choose(volumes).items():
+        windows = [window for _, window in of_patient(name, volumes, files)]
+        k = fullest(windows[0])
+        frames = film(windows, k)
+        if len(frames) > 1:
+            loops.append(run / FIGURES / f"{name}_loop.gif")
+            aspect = float(windows[0].spacing[1] / windows[0].spacing[2])
+            write_loop(loops[-1], frames, aspect, f"{name}\n{rank} of the test, slice {k}")
+    return loops
 
 
 @torch.inference_mode()

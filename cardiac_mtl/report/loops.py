@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from cardiac_mtl.report.figures import PREDICTED, REFERENCE
+from cardiac_mtl.report.gallery import Window
 
 SIDE: Final = 192
 """Pixels of the shorter side of a frame."""
@@ -17,7 +18,7 @@ GREYS: Final = 32
 """Levels of a frame: more make the files larger than the eye rewards."""
 BEAT_MS: Final = 1200
 """Of a whole loop, a little slower than a heart: a slide is looked at once."""
-_FOOT: Final = 34
+_FOOT: Final = 48
 _DASH: Final = (6, 4)
 _BLUE, _ORANGE, _WHITE, _BLACK = GREYS, GREYS + 1, GREYS + 2, GREYS + 3
 
@@ -40,7 +41,7 @@ def write_loop(path: Path, frames: Sequence[Frame], aspect: float, title: str) -
         path: GIF to write; there are programs for slides that do not play an animated PNG.
         frames: at least one, in the order of time.
         aspect: height of a pixel over its width.
-        title: below the picture, such as the case.
+        title: below the picture, two lines at most.
     """
     height, width = frames[0].image.shape
     scale = SIDE / min(height * aspect, width)
@@ -57,6 +58,15 @@ def write_loop(path: Path, frames: Sequence[Frame], aspect: float, title: str) -
         optimize=False,
     )
     temporary.replace(path)
+
+
+def film(windows: Sequence[Window], k: int) -> list[Frame]:
+    """Return the phases of one slice: of one cine, or of the volumes of a patient."""
+    return [
+        Frame(window.image[t, k], window.reference[k], window.predicted[k])
+        for window in windows
+        for t in range(len(window.image))
+    ]
 
 
 def contours(mask: NDArray[np.integer[Any]]) -> list[NDArray[np.int64]]:
@@ -80,7 +90,7 @@ def _drawn(frame: Frame, size: tuple[int, int], title: str) -> Image.Image:
     canvas = Image.new("P", (width, height + _FOOT), _BLACK)
     canvas.putpalette(_palette())
     levels = (np.asarray(grey).astype(int) * GREYS // 256).astype(np.uint8)
-    canvas.paste(Image.fromarray(levels, mode="P"), (0, 0))
+    canvas.paste(Image.frombytes("P", size, levels.tobytes()), (0, 0))
     pen = ImageDraw.Draw(canvas)
     rows, columns = frame.image.shape
     steps = np.array([width / columns, height / rows]) / 2
@@ -111,16 +121,18 @@ def _write_foot(pen: ImageDraw.ImageDraw, size: tuple[int, int], title: str) -> 
     width, height = size
     font = ImageFont.load_default(size=12)
     pen.fontmode = "1"  # no shades between the colours of the palette
-    pen.text((4, height + 2), title, fill=_WHITE, font=font)
+    pen.multiline_text((4, height + 2), title, fill=_WHITE, font=font, spacing=1)
     for x, colour, name in ((4, _BLUE, "reference"), (width // 2, _ORANGE, "predicted")):
-        y = height + 25.0
+        y = height + 39.0
         line = np.array([[x, y], [x + 22, y]])
         _line(pen, line, colour, dashed=colour == _ORANGE)
-        pen.text((x + 28, height + 17), name, fill=_WHITE, font=font)
+        pen.text((x + 28, height + 31), name, fill=_WHITE, font=font)
 
 
 def _palette() -> list[int]:
     greys = [round(255 * k / (GREYS - 1)) for k in range(GREYS) for _ in range(3)]
     return greys + [
-        part for name in (REFERENCE, PREDICTED, "white", "black") for part in ImageColor.getrgb(name)
+        part
+        for name in (REFERENCE, PREDICTED, "white", "black")
+        for part in ImageColor.getrgb(name)
     ]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.report.gallery import choose, read, to_keep
-from cardiac_mtl.report.page import _contours
+from cardiac_mtl.report.loops import contours
 
 
 def cases(*dice):
@@ -56,7 +56,7 @@ def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
 def test_contours_run_around_the_pixels_in_halves():
     mask = np.zeros((5, 6), int)
     mask[1:3, 2:5] = 1
-    (line,) = _contours(mask)
-    x, y = np.array(line).reshape(-1, 2).T / 2
+    (line,) = contours(mask)
+    x, y = line.T / 2
     assert (x.min(), x.max(), y.min(), y.max()) == (2.0, 5.0, 1.0, 3.0)
     assert len(x) <= 9  # straight stretches keep their ends alone
