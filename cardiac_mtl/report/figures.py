@@ -137,15 +137,18 @@ def feature_maps(
         _contour(axes[0, 0], mask, colour, style)
     for column, (name, channels) in zip(axes.T[1:], maps.items(), strict=True):
         liveliest = np.argsort(-channels.std(axis=(1, 2)), kind="stable")[:CHANNELS]
-        column[0].set_title(f"{name}, mean of\n{' x '.join(map(str, channels.shape))}", fontsize=8)
-        for ax, shown in zip(column, (channels.mean(axis=0), *channels[liveliest]), strict=False):
+        mean = channels.mean(axis=0)
+        size = " x ".join(map(str, channels.shape))
+        reach = f"{mean.min():.2g} to {mean.max():.2g}"
+        column[0].set_title(f"{name}, {size}\n{reach}", fontsize=8)
+        for ax, shown in zip(column, (mean, *channels[liveliest]), strict=False):
             ax.imshow(shown, cmap="viridis", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
             _contour(ax, masks[0], "white", "-")
     _legend(figure, with_reference=bool(masks[0].any()), with_prediction=len(masks) > 1)
-    below = f"below the means: the {CHANNELS} channels that vary most; white: the reference"
-    figure.suptitle(f"{title}\n{below}", fontsize=10)
+    what = f"above the mean over channels and its range, below it the {CHANNELS} that vary most"
+    figure.suptitle(f"{title}: {what}", fontsize=10)
     inches = figure.get_figheight()
-    figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.4 / inches), pad=0.4)
+    figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.1 / inches), pad=0.4)
     _save(figure, path)
 
 

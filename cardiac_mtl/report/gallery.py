@@ -82,7 +82,7 @@ def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
             temporary = folder / f".{name}.npz"
             np.savez_compressed(
                 temporary,
-                image=_grey(_phases_of(case)[..., rows, columns]),
+                image=grey(_phases_of(case)[..., rows, columns]),
                 reference=case.reference[:, rows, columns],
                 predicted=np.asarray(case.predicted)[:, rows, columns],
                 spacing=np.asarray(case.spacing, dtype=np.float32),
@@ -128,7 +128,8 @@ def _phases_of(case: CollectedCase) -> NDArray[np.float32]:
     return phases.astype(np.float32)
 
 
-def _grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Map an image or cine of any unit and shape to 0..255, the darkest and brightest 1 % cut."""
     low, high = np.percentile(image, [1, 99])
     return (255 * ((image - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
 

@@ -9,6 +9,7 @@ from contourpy import contour_generator
 from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
+from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.report.figures import PREDICTED, REFERENCE
 from cardiac_mtl.report.gallery import Window
 
@@ -29,7 +30,7 @@ class Frame(NamedTuple):
     image: NDArray[np.uint8]
     """(h, w)."""
     reference: NDArray[np.integer[Any]]
-    """(h, w), above 0 inside."""
+    """(h, w), above 0 inside, `UNLABELLED` where not annotated."""
     predicted: NDArray[np.integer[Any]]
     """(h, w), above 0 inside."""
 
@@ -97,7 +98,8 @@ def _drawn(frame: Frame, size: tuple[int, int], title: str) -> Image.Image:
     for mask, colour in ((frame.reference, _BLUE), (frame.predicted, _ORANGE)):
         for line in contours(mask):
             _line(pen, line * steps, colour, dashed=colour == _ORANGE)
-    _write_foot(pen, size, title)
+    known = bool((frame.reference != UNLABELLED).any())
+    _write_foot(pen, size, title, with_reference=known)
     return canvas
 
 
@@ -117,14 +119,16 @@ def _line(
         pen.line([tuple(point) for point in piece], fill=colour, width=2)
 
 
-def _write_foot(pen: ImageDraw.ImageDraw, size: tuple[int, int], title: str) -> None:
+def _write_foot(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], title: str, *, with_reference: bool
+) -> None:
     width, height = size
     font = ImageFont.load_default(size=12)
     pen.fontmode = "1"  # no shades between the colours of the palette
     pen.multiline_text((4, height + 2), title, fill=_WHITE, font=font, spacing=1)
-    for x, colour, name in ((4, _BLUE, "reference"), (width // 2, _ORANGE, "predicted")):
-        y = height + 39.0
-        line = np.array([[x, y], [x + 22, y]])
+    entries = [(_BLUE, "reference"), (_ORANGE, "predicted")][0 if with_reference else 1 :]
+    for x, (colour, name) in zip((4, width // 2), entries, strict=False):
+        line = np.array([[x, height + 39.0], [x + 22, height + 39.0]])
         _line(pen, line, colour, dashed=colour == _ORANGE)
         pen.text((x + 28, height + 31), name, fill=_WHITE, font=font)
 
