@@ -39,6 +39,8 @@ class CollectedCase:
     """(S, K), predicted for each class, None when the paper predicts none."""
     frames: NDArray[np.float16] | None = None
     """(T, S, H, W), all phases of a cine; None where a case is one phase."""
+    probability: NDArray[np.float32] | None = None
+    """(S, H, W), of the first class after the background; None unless it was asked for."""
 
 
 class _Slice(NamedTuple):
@@ -51,12 +53,18 @@ class _Slice(NamedTuple):
     label: int
     label_prob: NDArray[np.float32] | None
     frames: NDArray[np.float16] | None
+    probability: NDArray[np.float32] | None
 
 
 class CaseCollector:
-    """Gathers predictions by case. A slice that comes twice counts once (P4)."""
+    """Gathers predictions by case. A slice that comes twice counts once (P4).
 
-    def __init__(self) -> None:
+    Args:
+        probabilities: keep the probability of each pixel too, of the first class.
+    """
+
+    def __init__(self, probabilities: bool = False) -> None:
+        self._probabilities = probabilities
         self._cases: dict[int, dict[int, _Slice]] = defaultdict(dict)
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
@@ -67,9 +75,11 @@ class CaseCollector:
         spacing = _numpy(batch["spacing"], torch.float32).tolist()
         targets = _numpy(batch["indices"], torch.float32)
         labels = batch["label"].tolist()
-        mask = indices = classes = None
+        mask = indices = classes = probability = None
         if "mask_prob" in prediction:
             mask = _numpy(prediction["mask_prob"].argmax(1), torch.uint8)
+            if self._probabilities:
+                probability = _numpy(prediction["mask_prob"][:, 1], torch.float32)
         if "indices" in prediction:
             indices = _numpy(prediction["indices"], torch.float32)
         if "label_prob" in prediction:
@@ -86,6 +96,7 @@ class CaseCollector:
                 labels[k],
                 None if classes is None else classes[k],
                 image[k] if cine else None,
+                None if probability is None else probability[k],
             )
 
     def cases(self) -> Iterator[CollectedCase]:
@@ -105,6 +116,7 @@ class CaseCollector:
                 label=slices[0].label,
                 label_prob=_stack([s.label_prob for s in slices]),
                 frames=_stack([s.frames for s in slices], axis=1),
+                probability=_stack([s.probability for s in slices]),
             )
 
 
