@@ -148,7 +148,7 @@ def feature_maps(
     what = f"above the mean over channels and its range, below it the {CHANNELS} that vary most"
     figure.suptitle(f"{title}: {what}", fontsize=10)
     inches = figure.get_figheight()
-    figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.1 / inches), pad=0.4)
+    figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.2 / inches), pad=0.4)
     _save(figure, path)
 
 

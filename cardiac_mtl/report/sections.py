@@ -180,8 +180,8 @@ def _pixels(methods: Sequence[Method], drawn: Drawn) -> Section:
             "Value [95 % bootstrap interval by patients]; infarct is its share of the pixels. "
             "Pooled: of all pixels together. Mean over patients: a patient without infarct has no "
             "sensitivity, and no Dice where nothing was found either. AUC and AP (average "
-            "precision) are of pixels in bins of their probability; pixels.csv bounds what that "
-            "moves. The paper says neither which pixels nor which average.",
+            "precision) are of pixels in bins of their probability; tables/pixels.csv bounds what "
+            "that moves. The paper says neither which pixels nor which average.",
             pd.concat([measured, published], ignore_index=True) if len(published) else measured,
             pixels.pixels_shown,
         ),
