@@ -161,8 +161,6 @@ class AdversarialPaper(Paper):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        # else the next forward of this batch would have the weights from before, in bfloat16
-        torch.clear_autocast_cache()
 
     @override
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
