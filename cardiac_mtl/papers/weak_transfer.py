@@ -1,8 +1,8 @@
 """Weak domain transfer: LV, myocardium and RV from late enhancement with few masks of its own.
 
-Paper: Chen et al., adversarial segmentation with weak domain transfer, MS-CMRSeg challenge, STACOM
-2019. Its code is public; where it departs from the text, the text is the default and the preset
-`weak_transfer_released_code` the other.
+Paper: Chen, Li, Zhang, Menze, "Adversarial convolutional networks with weak domain-transfer for
+multi-sequence cardiac MR images segmentation", STACOM 2019. Its code is public; where it departs
+from the text, the text is the default and the preset `weak_transfer_released_code` the other.
 Wants: LGE slices with a mask, and LGE slices whose mask was carried over from bSSFP or T2.
 Not public: which weights were submitted, the challenge's test masks. What is marked [inferred]
 below is our reading; the reasons stand in docs/papers/weak_transfer.md.
@@ -42,6 +42,17 @@ from cardiac_mtl.weighting import FixedWeighting, Weighting
 LABELLED, TRANSFERRED = "labelled", "transferred"
 """Tasks: slices with a mask of their own (L_ID), and with one of another sequence (L_DT)."""
 Pair = Literal["true", "generated"]
+
+
+class LabelledAndTransferred(FixedWeighting):
+    """L_G = lambda L_ID + (1 - lambda) L_DT.
+
+    Args:
+        labelled: lambda, 0 to 1.
+    """
+
+    def __init__(self, labelled: float = 0.9) -> None:
+        super().__init__({LABELLED: labelled, TRANSFERRED: 1 - labelled})
 
 
 class WeakTransfer(AdversarialPaper):
@@ -90,9 +101,7 @@ class WeakTransfer(AdversarialPaper):
         pretrain_epochs: int = 30,
         beta: float = 0.9,
         dice: DiceOver = "all_classes",
-        weighting: Callable[[], Weighting] = lambda: FixedWeighting(
-            {"labelled": 0.9, "transferred": 0.1}
-        ),
+        weighting: Callable[[], Weighting] = lambda: LabelledAndTransferred(labelled=0.9),
         weight_adversarial: float = 1.0,
         g_steps: int = 1,
         disc_steps: Literal["together", "apart"] = "together",

@@ -308,9 +308,8 @@ def test_the_papers_optimiser_is_the_default():
         assert isinstance(optimizer, KerasAdam)
         assert optimizer.param_groups[0]["lr"] == 2e-4
         assert optimizer.decay == 1e-8
-    assert made().weighting.weights() == {
-        "labelled": pytest.approx(0.9), "transferred": pytest.approx(0.1),
-    }  # fmt: skip
+    weights = made().weighting.weights()
+    assert weights == {"labelled": pytest.approx(0.9), "transferred": pytest.approx(0.1)}
 
 
 def test_the_preset_of_the_released_code_builds_its_optimisers():
