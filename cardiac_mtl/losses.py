@@ -1,7 +1,7 @@
 """Losses on tensors: one function a term, blind to what is not annotated, differentiable."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cardiac_mtl.contracts import UNLABELLED
+
+DiceOver = Literal["all_classes", "foreground"]
+"""What the Dice loss of several classes runs over."""
 
 
 class TaskLoss(NamedTuple):
@@ -67,8 +70,8 @@ def masked_binary_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:
     """Binary cross-entropy over annotated pixels.
 
     Args:
-        logits: (B, H, W), of foreground.
-        mask: int64 (B, H, W), foreground above 0, `UNLABELLED` where not annotated.
+        logits: (B, H, W), of foreground; or any other shape.
+        mask: int64, same shape, foreground above 0, `UNLABELLED` where not annotated.
 
     Returns:
         Nats a pixel, and the number of annotated pixels.
@@ -100,6 +103,50 @@ def masked_dice_loss(logits: Tensor, mask: Tensor) -> TaskLoss:
     known = annotated.sum()
     dice = (2 * overlap + 1) / (probability.sum() + truth.sum() + 1)
     return TaskLoss((1 - dice) * (known > 0), known)
+
+
+def masked_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:
+    """Cross-entropy of several classes over annotated pixels.
+
+    Args:
+        logits: (B, K, H, W), background first.
+        mask: int64 (B, H, W), 0 to K - 1, `UNLABELLED` where not annotated.
+
+    Returns:
+        Nats a pixel, and the number of annotated pixels.
+    """
+    total = F.cross_entropy(logits.float(), mask, ignore_index=UNLABELLED, reduction="sum")
+    known = (mask != UNLABELLED).sum()
+    return TaskLoss(total / known.clamp(min=1), known)
+
+
+def masked_dice_loss_of_classes(logits: Tensor, mask: Tensor, over: DiceOver) -> TaskLoss:
+    """One minus the soft Dice of several classes, over all annotated pixels of the batch.
+
+    It does not add up over the slices of a batch, and so neither over processes: where there are
+    several, each has the Dice of its own share of the batch, and `over_all_ranks` weighs these.
+
+    Args:
+        logits: (B, K, H, W), background first.
+        mask: int64 (B, H, W), 0 to K - 1, `UNLABELLED` where not annotated.
+        over: `all_classes`: overlap and sizes are added up over all K, as if pixel and class were
+            one axis; `foreground`: the mean of the losses of each class but the background.
+
+    Returns:
+        0 to 1, and the number of annotated pixels.
+
+    Source: Chen et al., weak domain transfer, released code, `run_train.py`: smooth 1.
+    """
+    annotated = mask != UNLABELLED
+    truth = F.one_hot(mask * annotated, logits.shape[1]).movedim(-1, 1) * annotated[:, None]
+    probability = logits.float().softmax(1) * annotated[:, None]
+    overlap, found, held = (a.sum((0, 2, 3)) for a in (probability * truth, probability, truth))
+    if over == "all_classes":
+        overlap, found, held = (a.sum(0, keepdim=True) for a in (overlap, found, held))
+    else:
+        overlap, found, held = (a[1:] for a in (overlap, found, held))
+    dice = (2 * overlap + 1) / (found + held + 1)
+    return TaskLoss((1 - dice).mean(), annotated.sum())
 
 
 def masked_dice_loss_by_slice(logits: Tensor, mask: Tensor, empty_pixels: float) -> TaskLoss:

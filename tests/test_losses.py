@@ -8,8 +8,10 @@ import torch
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.losses import (
     masked_binary_cross_entropy,
+    masked_cross_entropy,
     masked_dice_loss,
     masked_dice_loss_by_slice,
+    masked_dice_loss_of_classes,
     masked_l1,
     masked_sum_of_errors,
     reconstruction_error,
@@ -50,6 +52,10 @@ def test_nothing_annotated_costs_nothing_and_still_has_a_gradient_path():
     mask = torch.full((1, 2, 2), UNLABELLED)
     total = masked_binary_cross_entropy(logits, mask).mean
     total = total + masked_dice_loss(logits, mask).mean
+    scores = logits[:, None].repeat(1, 3, 1, 1)
+    total = total + masked_cross_entropy(scores, mask).mean
+    for over in ("all_classes", "foreground"):
+        total = total + masked_dice_loss_of_classes(scores, mask, over).mean
     total = total + masked_l1(value, torch.full((1, 1), math.nan)).mean
     total.backward()
     assert float(total) == 0.0
@@ -103,3 +109,40 @@ def test_wrapping_leaves_the_gradient_alone():
     torch.testing.assert_close(found.detach(), torch.tensor([0.9, 1.0, -0.9, 1.0, 0.8]))
     found.sum().backward()
     assert value.grad.tolist() == [1.0] * 5
+
+
+def of_classes():
+    """Two slices of one row: probabilities 1/4, 1/2, 1/4 of three classes, and equal ones."""
+    one = torch.tensor([math.log(1.0), math.log(2.0), 0.0])
+    logits = torch.stack([one, torch.zeros(3)])[:, :, None, None].repeat(1, 1, 1, 2)
+    return logits, torch.tensor([[[1, 2]], [[0, UNLABELLED]]])
+
+
+def test_cross_entropy_of_classes_by_hand():
+    loss = masked_cross_entropy(*of_classes())
+    assert float(loss.mean) == pytest.approx((math.log(2) + math.log(4) + math.log(3)) / 3)
+    assert int(loss.known) == 3
+
+
+def test_dice_of_classes_by_hand():
+    """Overlap by class: 1/3 background, 1/2 and 1/4; sizes found: 5/6, 4/3, 5/6; held: 1 each."""
+    logits, mask = of_classes()
+    flat = masked_dice_loss_of_classes(logits, mask, "all_classes")
+    overlap = 1 / 3 + 1 / 2 + 1 / 4
+    assert float(flat.mean) == pytest.approx(1 - (2 * overlap + 1) / (3 + 3 + 1))
+    assert int(flat.known) == 3
+    each = masked_dice_loss_of_classes(logits, mask, "foreground")
+    first, second = (2 * 0.5 + 1) / (4 / 3 + 1 + 1), (2 * 0.25 + 1) / (5 / 6 + 1 + 1)
+    assert float(each.mean) == pytest.approx(1 - (first + second) / 2)
+
+
+def test_unlabelled_slices_change_no_loss_of_classes():
+    torch.manual_seed(0)
+    logits, mask = torch.randn(3, 4, 5, 5), torch.randint(0, 4, (3, 5, 5))
+    mask[2] = UNLABELLED
+    for loss in (
+        masked_cross_entropy,
+        lambda *given: masked_dice_loss_of_classes(*given, "all_classes"),
+        lambda *given: masked_dice_loss_of_classes(*given, "foreground"),
+    ):
+        torch.testing.assert_close(loss(logits, mask).mean, loss(logits[:2], mask[:2]).mean)

@@ -27,7 +27,7 @@ def interrupted(step, at):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    torch.nn.BatchNorm2d = lambda channels: torch.nn.GroupNorm(1, channels)
+    torch.nn.BatchNorm2d = lambda channels, **_: torch.nn.GroupNorm(1, channels)
     torch.nn.BatchNorm3d = torch.nn.BatchNorm2d
     if "STOP_AT" in os.environ and "LOCAL_RANK" not in os.environ:
         Paper.training_step = interrupted(Paper.training_step, int(os.environ["STOP_AT"]))

@@ -5,8 +5,10 @@ gradients are clipped after they were unscaled (P20), batches are counted (P16),
 wait for one player only (P25); what it would ignore is refused.
 """
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,7 +25,7 @@ from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.weighting import Weighting
 
 PLAYERS = ("generator", "discriminator")
-"""In the order of the optimisers."""
+"""In the order of the optimisers; a third optimiser is the generator's, for a later phase."""
 
 
 class AdamOfGANs(Adam):
@@ -53,7 +55,8 @@ class AdamOfGANs(Adam):
 class AdversarialPaper(Paper):
     """A paper with a generator and a discriminator, updated in turn on each batch.
 
-    `configure_optimizers` returns their two optimisers, in this order, and a schedule for each.
+    `configure_optimizers` returns their two optimisers, in this order, and a schedule for each. Who
+    moves first, and how often, is said by `play`: the generator, then the discriminator, once each.
     Logged beside what every paper logs: `train/adversarial`, `train/discriminator` and, of the
     last step of an epoch, `grad_norm/<player>`, before clipping.
 
@@ -99,25 +102,60 @@ class AdversarialPaper(Paper):
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]
-        generator, discriminator = self._optimizers()
-        self.toggle_optimizer(generator)
-        try:
-            outputs = self(batch["image"])
+        self.play(batch)
+        self.batches_seen += 1
+
+    def play(self, batch: Batch) -> None:
+        """Have the players make their steps on one batch."""
+        outputs = self.train_generator(batch)
+        self.train_discriminator(outputs, batch)
+
+    def train_generator(
+        self, batch: Batch, outputs: Mapping[str, Tensor] | None = None
+    ) -> Mapping[str, Tensor]:
+        """Make a step of the generator.
+
+        Args:
+            batch: one.
+            outputs: of the generator as it stands, where they are known already.
+
+        Returns:
+            The outputs before the step.
+        """
+        optimizer = self.generator_optimizer()
+        with self.turn_of(optimizer):
+            outputs = self(batch["image"]) if outputs is None else outputs
             losses = over_all_ranks(self.losses(outputs, batch))
             total, adversarial = self.weighting(losses), self.adversarial_loss(outputs, batch)
-            self._step(generator, total + adversarial)
-        finally:
-            self.untoggle_optimizer(generator)
-        self.toggle_optimizer(discriminator)
-        try:
-            made = {name: value.detach() for name, value in outputs.items()}
-            judged = self.discriminator_loss(made, batch)
-            self._step(discriminator, judged)
-        finally:
-            self.untoggle_optimizer(discriminator)
-        self.batches_seen += 1
+            self._step(optimizer, total + adversarial)
         self.keep_for_log({f"loss/{task}": losses[task].mean for task in self.weighting.tasks})
-        self.keep_for_log({"loss": total, "adversarial": adversarial, "discriminator": judged})
+        self.keep_for_log({"loss": total, "adversarial": adversarial})
+        return outputs
+
+    def train_discriminator(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Make a step of the discriminator on what the generator made of a batch."""
+        optimizer = self.discriminator_optimizer()
+        with self.turn_of(optimizer):
+            judged = self.discriminator_loss(detached(outputs), batch)
+            self._step(optimizer, judged)
+        self.keep_for_log({"discriminator": judged})
+
+    def generator_optimizer(self) -> LightningOptimizer:
+        """Return the optimiser of the generator in the phase under way."""
+        return self._optimizers()[0]
+
+    def discriminator_optimizer(self) -> LightningOptimizer:
+        """Return the optimiser of the discriminator."""
+        return self._optimizers()[1]
+
+    @contextmanager
+    def turn_of(self, optimizer: LightningOptimizer) -> Iterator[None]:
+        """Freeze, until the turn is over, what this optimiser does not own."""
+        self.toggle_optimizer(optimizer)
+        try:
+            yield
+        finally:
+            self.untoggle_optimizer(optimizer)
 
     def _step(self, optimizer: LightningOptimizer, loss: Tensor) -> None:
         optimizer.zero_grad()
@@ -134,7 +172,8 @@ class AdversarialPaper(Paper):
         if self.clip_norm:
             torch.nn.utils.clip_grads_with_norm_(owned, self.clip_norm, norm)
         if self.trainer.is_last_batch:
-            player = PLAYERS[[o.optimizer for o in self._optimizers()].index(optimizer)]
+            judge = self.discriminator_optimizer().optimizer
+            player = PLAYERS[optimizer is judge]
             self._last_step |= {
                 f"grad_norm/{player}": float(norm),
                 f"lr/{player}": optimizer.param_groups[0]["lr"],
@@ -144,10 +183,18 @@ class AdversarialPaper(Paper):
     def on_train_epoch_end(self) -> None:
         super().on_train_epoch_end()
         schedulers = self.lr_schedulers() or []
-        for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
-            scheduler.step()  # type: ignore[call-arg]  # one by epoch, not by plateau
+        with warnings.catch_warnings():
+            # the schedule of a player that waits for its phase goes on with the others
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")
+            for scheduler in schedulers if isinstance(schedulers, list) else [schedulers]:
+                scheduler.step()  # type: ignore[call-arg]  # one by epoch, not by plateau
 
     def _optimizers(self) -> list[LightningOptimizer]:
         found = self.optimizers()
         assert isinstance(found, list)
         return found
+
+
+def detached(outputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the generator made, cut off from it."""
+    return {name: value.detach() for name, value in outputs.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from lightning import LightningModule, Trainer
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
@@ -96,6 +96,13 @@ class Paper(LightningModule):
         """Clean the class of each voxel (S, H, W) of a whole volume; the identity by default."""
         return mask
 
+    def groups(self, network: Iterable[nn.Parameter]) -> list[dict[str, object]]:
+        """Return the groups of an optimiser: a network, and learned weights without decay."""
+        groups: list[dict[str, object]] = [{"params": list(network)}]
+        if learned := list(self.weighting.parameters()):
+            groups.append({"params": learned, "weight_decay": 0.0})
+        return groups
+
     @override
     def setup(self, stage: str) -> None:
         self.scores = RunningScores(self.label_names, self.index_names)
@@ -156,7 +163,8 @@ class Paper(LightningModule):
         for logger in self.loggers:
             logger.log_metrics(row | {"epoch": self.current_epoch}, step=last_step(self.trainer))
         # P49: what follows a loss that is no number would be noise
-        if lost := [t for t in self.weighting.tasks if not means[f"train/loss/{t}"].isfinite()]:
+        losses = {t: means.get(f"train/loss/{t}") for t in self.weighting.tasks}
+        if lost := [t for t, loss in losses.items() if loss is not None and not loss.isfinite()]:
             raise UserError(
                 f"the loss of {', '.join(lost)} is not finite",
                 where=f"epoch {self.current_epoch + 1}",

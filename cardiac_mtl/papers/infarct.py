@@ -1,7 +1,7 @@
 """What all rows of MuTGAN share: an infarct mask and its indices, standardised for the losses."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final, Literal
 
 import torch
@@ -160,13 +160,6 @@ class InfarctTasks(Paper):
             "mask_prob": torch.stack([1 - infarct, infarct], dim=1),
             "indices": self.scale.physical(outputs["indices"]),
         }
-
-    def groups(self, network: Iterable[nn.Parameter]) -> list[dict[str, object]]:
-        """Return the groups of an optimiser: a network, and learned weights without decay."""
-        groups: list[dict[str, object]] = [{"params": list(network)}]
-        if learned := list(self.weighting.parameters()):
-            groups.append({"params": learned, "weight_decay": 0.0})
-        return groups
 
 
 def infarct_of(mask: Tensor) -> Tensor:
