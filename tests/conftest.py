@@ -43,12 +43,24 @@ def cines(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_data(hearts, cines):
+def sequences(tmp_path_factory):
+    """Six phantom patients in three sequences, three of them with an LGE mask."""
+    root = tmp_path_factory.mktemp("data") / "sequences"
+    write_cohort("mscmr", root, patients=6, seed=0, scale=8)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_data(hearts, cines, sequences):
     """Return the words that give an experiment tiny data of its kind."""
 
     def words(experiment):
-        if "CineDataModule" in find_config(experiment).read_text():
+        wanted = find_config(experiment).read_text()
+        if "CineDataModule" in wanted:
             return ["--data.root", str(cines), "--data.matrix", "[32, 32]", "--data.frames", "3"]
+        if "MSCMRDataModule" in wanted:  # whose protocol of roles has one fold
+            alone = ["--model.pretrain_epochs", "1"]
+            return ["--data.root", str(sequences), "--data.fold", "0", *alone]
         return ["--config", "manifest", "--data.root", str(hearts)]
 
     return words

@@ -165,7 +165,8 @@ def test_only_declared_test_patients_may_train_and_under_other_masks_alone(
 
 def test_a_run_without_validation_chose_nothing_or_fails():
     split = Split(0, ("a",), (), ("c",))
-    last = {"monitor": "", "protocol": "honest"}
+    last = {"monitor": None, "protocol": "honest"}
     assert audits._selected({}, last, split).verdict == "holds"
+    assert audits._selected({"validated_on": ["c"]}, last, split).verdict == "FAILS"
     chosen = {"monitor": "val/dice_vol", "protocol": "honest"}
     assert audits._selected({"validated_on": ["c"]}, chosen, split).verdict == "FAILS"

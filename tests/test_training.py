@@ -12,6 +12,7 @@ import yaml
 from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
+from data_modules.splits import read_splits
 from data_modules.stacom import StacomDataModule
 
 QUICK = ["--config", "debug", "--trainer.accelerator", "cpu"]
@@ -175,13 +176,16 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
 
 @pytest.mark.parametrize("experiment", [path.stem for path in experiments()])
 def test_every_experiment_trains_and_tests(experiment, small_data, tmp_path):
-    words = ["fit", "--config", experiment, *QUICK, *small_data(experiment), "--data.fold", "1"]
+    words = ["fit", "--config", experiment, *QUICK, "--data.fold", "1", *small_data(experiment)]
     assert main([*words, "--data.num_folds", "3", "--run_root", str(tmp_path)]) == 0
     assert main(["test", "--run", str(tmp_path)]) == 0
     (cases,) = tmp_path.rglob("cases.csv")
-    assert pd.read_csv(cases)["patient_id"].nunique() == 2
     (checkpoint,) = tmp_path.rglob("best.ckpt")
-    assert torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"] == 1
+    fold = torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"]
+    split = read_splits(cases.with_name("splits.json"), without_val=True)[fold]
+    assert fold == (0 if "weak_transfer" in experiment else 1)
+    assert len(split.test) > 1
+    assert set(pd.read_csv(cases)["patient_id"]) == set(split.test)
 
 
 def test_a_test_of_infarcts_leaves_pixels_loops_and_feature_maps(cines, small_data, tmp_path):
