@@ -42,7 +42,9 @@ class CollectedCase:
 
     def within(self, rows: slice, columns: slice) -> "CollectedCase":
         """Return what lies in a part of the grid."""
-        arrays = {name: getattr(self, name) for name in ("image", "reference", "predicted", "frames")}
+        arrays = {
+            name: getattr(self, name) for name in ("image", "reference", "predicted", "frames")
+        }
         return replace(
             self, **{name: a[..., rows, columns] for name, a in arrays.items() if a is not None}
         )

@@ -55,10 +55,10 @@ def fit_t1(magnitude: Array, times: Array) -> NDArray[np.float32]:
     """Fit A - B exp(-t/T1*) to magnitudes and correct T1 = T1* (B/A - 1).
 
     For each T1*, A and B are a linear regression, so that one number is sought: on a grid, then on
-    parabolas. The sign is lost: the first images, up to about the one that is least bright, are taken
-    as negative, as many as fits best; one more or less than in plain inversion recovery, as two
-    images 80 ms apart may be alike. Source of both: Barral et al., MRM 2010 (RD-NLS-PR); of the
-    correction: Deichmann and Haase, JMR 1992.
+    parabolas. The sign is lost: the images before the one that is least bright are taken as
+    negative, that one as either, and, as two images 80 ms apart may be alike, the one before it
+    too: what fits best. Source: Barral et al., MRM 2010 (RD-NLS-PR); of the correction: Deichmann
+    and Haase, JMR 1992.
 
     Args:
         magnitude: (N, ...), any unit.
@@ -69,7 +69,7 @@ def fit_t1(magnitude: Array, times: Array) -> NDArray[np.float32]:
     """
     bright = np.asarray(magnitude, np.float64).reshape(len(times), -1)
     least, number = bright.argmin(axis=0), np.arange(len(times))[:, None]
-    apparent = np.zeros(bright.shape[1])
+    apparent: Array = np.zeros(bright.shape[1])
     unexplained = np.full_like(apparent, np.inf)
     negatives = np.zeros_like(least)
     for count in (least - 1, least, least + 1):
@@ -77,7 +77,7 @@ def fit_t1(magnitude: Array, times: Array) -> NDArray[np.float32]:
         better = left < unexplained
         for kept, new in ((apparent, start), (unexplained, left), (negatives, count)):
             np.copyto(kept, new, where=better)
-    signed = np.where(number < negatives, -bright, bright)
+    signed: Array = np.where(number < negatives, -bright, bright)
     for step in (0.02, 0.004):
         apparent = _on_parabola(signed, times, apparent, step)
     return _corrected(signed, times, apparent).reshape(np.shape(magnitude)[1:])

@@ -94,7 +94,7 @@ def make_t1_cohort(
     seed: int = 0,
     diseased: float = 0.12,
     tesla: float = 3.0,
-    matrix: tuple[int, int] = MATRIX,
+    scale: int = 1,
 ) -> Iterator[T1Study]:
     """Make native T1 maps, one patient at a time.
 
@@ -104,7 +104,7 @@ def make_t1_cohort(
         diseased: share of the diseased; of the first n patients it is n times this, rounded, for
             every n [paper: 77 of 654 images].
         tesla: 1.5 or 3.
-        matrix: rows and columns; the field of view is that of the default.
+        scale: divides the matrix; pixels are larger by as much.
 
     Returns:
         Studies of one to three slices; half of the diseased have a diffuse fibrosis, half a focal.
@@ -113,14 +113,14 @@ def make_t1_cohort(
         rng = np.random.default_rng([seed, number])
         before, after = (math.floor(n * diseased + 0.5) for n in (number, number + 1))
         pathology = PATHOLOGIES[before % 2] if after > before else "healthy"
-        yield make_t1_study(f"T1M{number + 1:05d}01", pathology, tesla, matrix, rng)
+        yield make_t1_study(f"T1M{number + 1:05d}01", pathology, tesla, scale, rng)
 
 
 def make_t1_study(
     patient_id: str,
     pathology: str,
     tesla: float,
-    matrix: tuple[int, int],
+    scale: int,
     rng: np.random.Generator,
 ) -> T1Study:
     """Draw and render one patient, at rest in diastole.
@@ -129,10 +129,10 @@ def make_t1_study(
         patient_id: a pseudonym.
         pathology: `healthy` or one of `PATHOLOGIES`.
         tesla: 1.5 or 3.
-        matrix: rows and columns.
+        scale: divides the matrix.
         rng: random.
     """
-    heart, view = draw_heart(GROUPS["normal"], rng), _draw_view(matrix, rng)
+    heart, view = draw_heart(GROUPS["normal"], rng), _draw_view(scale, rng)
     t1 = _draw_t1(tesla, rng)
     fibrosis = _draw_fibrosis(pathology, rng)
     t1["myocardium"] += fibrosis.diffuse_ms
@@ -150,9 +150,9 @@ def make_t1_study(
     return T1Study(
         patient_id=patient_id,
         image=np.clip(np.round(maps), 0, LARGEST_MS).astype(np.uint16),
-        mask=np.stack([label_slice(heart, view, float(z), contraction) == 1 for z in depths]).astype(
-            np.uint8
-        ),
+        mask=np.stack(
+            [label_slice(heart, view, float(z), contraction) == 1 for z in depths]
+        ).astype(np.uint8),
         affine=affine,
         label=int(pathology != "healthy"),
         pathology=pathology,
@@ -160,9 +160,10 @@ def make_t1_study(
     )
 
 
-def _draw_view(matrix: tuple[int, int], rng: np.random.Generator) -> View:
-    spacing = float(rng.uniform(*PIXEL_MM)) * MATRIX[0] / matrix[0]
-    return replace(draw_view(rng), shape=matrix, spacing=(spacing, spacing), thickness=8.0)
+def _draw_view(scale: int, rng: np.random.Generator) -> View:
+    spacing = float(rng.uniform(*PIXEL_MM)) * scale
+    shape = (MATRIX[0] // scale, MATRIX[1] // scale)
+    return replace(draw_view(rng), shape=shape, spacing=(spacing, spacing), thickness=8.0)
 
 
 def _draw_t1(tesla: float, rng: np.random.Generator) -> dict[str, float]:
@@ -254,7 +255,9 @@ def _body(view: View, z: float, rng: np.random.Generator) -> Tissues:
         for n, mm, shape in zip(view.shape, view.spacing, ((-1, 1), (1, -1)), strict=True)
     )
     wavy = 3.0 * smooth_field((view.shape[0] // 8, view.shape[1] // 8), 2.5, rng)
-    y = y + ndimage.zoom(wavy, [n / m for n, m in zip(view.shape, wavy.shape, strict=True)], order=1)
+    y = y + ndimage.zoom(
+        wavy, [n / m for n, m in zip(view.shape, wavy.shape, strict=True)], order=1
+    )
     cy, cx = (centre + drift * z for centre, drift in zip(view.centre, view.drift, strict=True))
     image = np.full(view.shape, _NUMBER["air"], np.uint8)
     thorax = _inside(y - 6, x, 106, 122)
