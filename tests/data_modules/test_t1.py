@@ -23,7 +23,7 @@ from data_modules.geometry import prepare_mask, prepared_grid, reached_part, res
 from data_modules.manifest import ManifestDataModule
 from data_modules.t1 import T1DataModule, find_cases, write_layout
 
-SUNNYBROOK = Path(__file__).parents[2].parent / "shared" / "data" / "sunnybrook"
+SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook"
 
 
 def study(number, label=0, slices=2, shape=(20, 26)):
