@@ -121,21 +121,21 @@ class Predictor:
         if "indices" not in prediction:
             return {}
         columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))
-        spacing = self.data.spacing_mm
-        if prepared.centre is not None and spacing is not None:
-            corner = first_pixel(prepared.volume, self.data.matrix, spacing, prepared.centre)
+        if prepared.centre is not None:
+            corner = first_pixel(
+                prepared.volume, self.data.matrix, prepared.spacing, prepared.centre
+            )
             for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
-                columns[name] = columns[name] + shift
+                if name in columns:
+                    columns[name] = columns[name] + shift
         return {f"regressed_{name}": column.tolist() for name, column in columns.items()}
 
     def _mask(self, probability: NDArray[np.float32], prepared: PreparedInput) -> sitk.Image:
         """Turn (S, K, H, W) on the prepared grid into classes on the grid of the volume."""
-        _, volume, centre = prepared
+        _, volume, spacing, centre = prepared
         kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
         classes = [
-            restore(
-                np.where(kept == k, probability[:, k], 0.0), volume, self.data.spacing_mm, centre
-            )
+            restore(np.where(kept == k, probability[:, k], 0.0), volume, spacing, centre)
             for k in range(1, probability.shape[1])
         ]
         stacked = np.stack([np.full_like(classes[0], 0.5), *classes])

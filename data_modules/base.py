@@ -18,9 +18,17 @@ from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
+from data_modules.crops import central_start, centre_of_crop
 from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.folds import Folds
-from data_modules.geometry import Normalise, PreparedInput, apex_first, prepare_image, prepare_mask
+from data_modules.geometry import (
+    Centre,
+    Normalise,
+    PreparedInput,
+    apex_first,
+    prepare_image,
+    prepare_mask,
+)
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
@@ -178,6 +186,10 @@ class CardiacDataModule(LightningDataModule):
         """Whether that place depends on a reference, which an unseen image does not have."""
         return False
 
+    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
+        """Return rows and columns of the prepared grid that a case is scored on; here all."""
+        return slice(None), slice(None)
+
     def target_scale(self) -> TargetScale:
         """Fit mean and SD of each index on the training patients, after `setup`; here 0 and 1."""
         count = len(self.index_names)
@@ -272,17 +284,23 @@ class CardiacDataModule(LightningDataModule):
         """Do what `prepare_case` says, which gives what is noticed its case."""
         volume = self.read_image(case)
         mask = self.read_mask(case, volume)
-        image = self.prepare_volume(volume)
+        return self.on_grid(volume, mask, self.centre_of(case, volume))
+
+    def on_grid(
+        self, volume: sitk.Image, mask: sitk.Image | None, centre: Centre | None
+    ) -> PreparedCase:
+        """Bring a volume and its mask, if it has one, to the prepared grid around a centre."""
+        image, spacing = self.prepare_volume(volume, centre), self.spacing_of(volume)
         prepared = (
             unannotated_like(image)
             if mask is None
-            else prepare_mask(mask, self.matrix, self.spacing_mm)
+            else prepare_mask(mask, self.matrix, spacing, centre)
         )
         base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
         return PreparedCase(
             image=image[base_to_apex],
             mask=prepared[base_to_apex],
-            spacing=(volume.GetSpacing()[2], *self.spacing_of(volume)),
+            spacing=(volume.GetSpacing()[2], *spacing),
         )
 
     def prepare_input(self, case: Case) -> PreparedInput:
@@ -292,7 +310,9 @@ class CardiacDataModule(LightningDataModule):
             UserError: a file is damaged, or the crop asks for a reference that is not there.
         """
         volume = self.read_image(case)
-        return PreparedInput(self.prepare_volume(volume), volume)
+        centre = self.centre_of(case, volume)
+        image = self.prepare_volume(volume, centre)
+        return PreparedInput(image, volume, self.spacing_of(volume), centre)
 
     def spacing_of(self, volume: sitk.Image) -> tuple[float, float]:
         """Return the spacing of rows and columns of the prepared grid of a volume, in mm."""
@@ -301,13 +321,19 @@ class CardiacDataModule(LightningDataModule):
         column_mm, row_mm, _ = volume.GetSpacing()
         return row_mm, column_mm
 
-    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
-        """Return rows and columns of the prepared grid that a case is scored on; here all."""
-        return slice(None), slice(None)
+    def centre_of(self, case: Case, volume: sitk.Image) -> Centre | None:  # noqa: ARG002 - others ask it
+        """Place the grid of an image of whatever part; None for the centre of the volume."""
+        if self.spacing_mm is not None:
+            return None
+        columns, rows, _ = volume.GetSize()
+        return centre_of_crop(central_start((rows, columns), self.matrix), self.matrix)
 
-    def prepare_volume(self, volume: sitk.Image) -> NDArray[np.float32]:
+    def prepare_volume(
+        self, volume: sitk.Image, centre: Centre | None = None
+    ) -> NDArray[np.float32]:
         """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
-        return prepare_image(volume, self.matrix, self.spacing_mm, self.normalise)
+        spacing = self.spacing_of(volume)
+        return prepare_image(volume, self.matrix, spacing, self.normalise, centre)
 
     @override
     def train_dataloader(self) -> DataLoader[Batch]:

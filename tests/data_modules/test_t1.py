@@ -18,10 +18,11 @@ from cardiac_mtl.contracts import T1Study
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.phantom_cohort import write_cohort
+from data_modules.cases import Case
 from data_modules.findings import noticed
-from data_modules.geometry import prepare_mask, prepared_grid, reached_part, restore
+from data_modules.geometry import prepare_mask, restore
 from data_modules.manifest import ManifestDataModule
-from data_modules.t1 import T1DataModule, find_cases, write_layout
+from data_modules.t1 import T1DataModule, find_cases, reached_part, write_layout
 
 SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook"
 
@@ -112,14 +113,15 @@ def test_there_and_back_is_exact_to_the_voxel(size, more, seed):
     mask.SetOrigin((-123.4, 56.7, 8.9))
     mask.SetDirection((0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
     matrix = (size[0] + more[0], size[1] + more[1])
-    prepared = prepare_mask(mask, matrix, None)
+    data = T1DataModule(matrix=matrix)
+    spacing, centre = data.spacing_of(mask), data.centre_of(Case("c", "p", ()), mask)
+    prepared = prepare_mask(mask, matrix, spacing, centre)
     rows, columns = reached_part(size, matrix)
     held = sitk.GetArrayFromImage(mask)
     np.testing.assert_array_equal(prepared[:, rows, columns], held)
     assert prepared.sum() == held.sum()
-    back = restore(prepared.astype(np.float32), mask, None)
+    back = restore(prepared.astype(np.float32), mask, spacing, centre)
     np.testing.assert_allclose(back, held, atol=1e-6)
-    assert prepared_grid(mask, matrix, None).GetSpacing() == mask.GetSpacing()
 
 
 def test_the_papers_images_are_padded_three_columns_a_side():
