@@ -35,7 +35,7 @@ KINDS: Final = ("obstructed", "chronic", "healthy", "acute")
 obstruction, an old scar, or nothing."""
 SHIFT_MM: Final = 4.0
 """How far the heart lies from where it lay in C0 [inferred: 3.1 mm of it in plane on average; in
-the real set the LV of C0 and LGE lie 3.3 mm apart, Upendra et al., FIMH 2021]."""
+the real set the LV of C0 and LGE lie 3.3 mm apart, Upendra et al., MIUA 2020, PMC8285264]."""
 _CLASSES = np.array([0, 2, 1, 3], np.uint8)  # from those of a cine: pool and wall change places
 
 

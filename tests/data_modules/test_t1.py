@@ -141,10 +141,12 @@ def test_padding_is_taken_away_before_a_case_is_scored(root):
         spacing=(17.0, 1.3, 1.2),
         indices=None,
         reference_indices=np.zeros((2, 1), np.float32),
+        probability=grid,
     )
     part = case.within(*data.scored_part(0))
     assert part.predicted.shape == part.reference.shape == (2, 20, 26)
     np.testing.assert_array_equal(part.image, grid[:, 6:26, 3:29])
+    np.testing.assert_array_equal(part.probability, part.image)
     assert T1DataModule(spacing_mm=1.5).scored_part(0) == (slice(None), slice(None))
 
 
