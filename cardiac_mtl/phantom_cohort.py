@@ -13,14 +13,12 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
 from cardiac_mtl.phantoms.sequences import make_sequence_cohort
-from data_modules import cine, manifest, mscmr_files, stacom
+from cardiac_mtl.phantoms.t1 import make_t1_cohort
+from data_modules import cine, manifest, mscmr_files, stacom, t1
 from data_modules.base import PHANTOM
 from data_modules.store import cache_folder
 
 DEFAULT_PATIENTS, DEFAULT_PHASES, DEFAULT_SEED = 20, 8, 0
-SMALL_PATIENTS, SMALL_SCALE = 12, 2
-"""Of the default cohort of three sequences: five patients with all references, four with those of
-C0 and T2, three with none, in matrices half as large, which are there in seconds."""
 VERSION = 1
 """Part of the name of a cached cohort: raise it when the phantom changes."""
 
@@ -38,6 +36,11 @@ class Kind(NamedTuple):
 
 CINES: Final = Kind("phases", 20, DEFAULT_PATIENTS)
 SEQUENCES: Final = Kind("scale", 1, mscmr_files.PATIENTS)
+MAPS: Final = Kind("scale", 1, 42)  # five of them diseased: one a fold
+
+SMALL: Final = {SEQUENCES: (12, 2), MAPS: (42, 1)}
+"""Patients and scale of the default cohort. Three sequences: five patients with all references,
+four with those of C0 and T2, three with none, in matrices half as large, there in seconds."""
 
 
 class Layout(NamedTuple):
@@ -53,6 +56,7 @@ LAYOUTS: Final = {
     "manifest": Layout(manifest.write_layout, make_cohort, CINES),
     "cine": Layout(cine.write_layout, make_infarct_cohort, CINES),
     "mscmr": Layout(mscmr_files.write_layout, make_sequence_cohort, SEQUENCES),
+    "t1": Layout(t1.write_layout, make_t1_cohort, MAPS),
 }
 
 
@@ -64,7 +68,7 @@ def write_cohort(layout: str, out: Path, patients: int, seed: int, **detail: int
         out: folder to make; it appears whole or not at all.
         patients: number of patients.
         seed: the same seed gives the same cohort.
-        detail: `phases` of each cine, or `scale` that divides the matrices of three sequences.
+        detail: `phases` of each cine, or `scale` that divides the matrices of others.
 
     Raises:
         UserError: the folder holds something already.
@@ -89,15 +93,13 @@ def write_cohort(layout: str, out: Path, patients: int, seed: int, **detail: int
 
 def default_cohort(layout: str) -> Path:
     """Return the phantom cohort in the user's cache folder, made on first use."""
-    detail = LAYOUTS[layout].kind.detail
-    cines = LAYOUTS[layout].kind is CINES
-    patients = DEFAULT_PATIENTS if cines else SMALL_PATIENTS
-    value = DEFAULT_PHASES if cines else SMALL_SCALE
+    kind = LAYOUTS[layout].kind
+    patients, value = SMALL.get(kind, (DEFAULT_PATIENTS, DEFAULT_PHASES))
     name = f"{layout}-{patients}x{value}-seed{DEFAULT_SEED}-v{VERSION}"
     folder = cache_folder() / "phantoms" / name
     made = "already made"
     if not folder.is_dir():
-        write_cohort(layout, folder, patients, DEFAULT_SEED, **{detail: value})
+        write_cohort(layout, folder, patients, DEFAULT_SEED, **{kind.detail: value})
         made = "made now"
     say(f"no --data.root: phantom cohort of {patients} patients, {made}, in {folder}")
     return folder
@@ -112,9 +114,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in [lvsc]"
     )
-    parser.add_argument("--patients", type=_positive, help="how many [20; of mscmr 45]")
+    parser.add_argument("--patients", type=_positive, help="how many [20; of mscmr 45, of t1 42]")
     parser.add_argument("--phases", type=_positive, help="phases of each cine [20]")
-    parser.add_argument("--scale", type=_positive, help="divide the matrices of mscmr by this [1]")
+    parser.add_argument("--scale", type=_positive, help="divide the matrices of mscmr, t1 [1]")
     parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="same seed, same cohort [0]")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     options = parser.parse_args(arguments[1:])
@@ -130,7 +132,7 @@ def _detail(options: argparse.Namespace, kind: Kind) -> int:
     """Return the value of the option that the layout has, and refuse the one that it lacks."""
     for other in (CINES, SEQUENCES):
         value: int | None = getattr(options, other.detail)
-        if other is not kind and value is not None:
+        if other.detail != kind.detail and value is not None:
             raise UserError(
                 f"layout {options.layout} has no {other.detail}",
                 where=f"--{other.detail} {value}",

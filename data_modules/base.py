@@ -29,6 +29,7 @@ from data_modules.geometry import (
     prepare_image,
     prepare_mask,
 )
+from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
@@ -78,6 +79,8 @@ class CardiacDataModule(LightningDataModule):
         normalise: bring each `volume` or each `slice` to mean 0 and SD 1 [inferred: volume].
         augmentation: random transformations of the training part.
         copies: transformed copies that an epoch holds beside each original [paper of MTN: 2].
+        balance_classes: repeat the slices of the rarer `label` until an epoch of training holds
+            each class equally often.
         num_workers: processes that fetch batches; 0 suits the memory-mapped store.
         cache_dir: where prepared stores are kept; the user's cache folder without it.
     """
@@ -109,6 +112,7 @@ class CardiacDataModule(LightningDataModule):
         normalise: Normalise = "volume",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         copies: int = 2,
+        balance_classes: bool = False,
         num_workers: int = 0,
         cache_dir: Path | None = None,
     ) -> None:
@@ -131,6 +135,7 @@ class CardiacDataModule(LightningDataModule):
         self.normalise: Normalise = normalise
         self.augmentation = augmentation
         self.copies = copies
+        self.balance_classes = balance_classes
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.draws: Draws | None = None
@@ -181,6 +186,10 @@ class CardiacDataModule(LightningDataModule):
     def crop_asks_reference(self) -> bool:
         """Whether that place depends on a reference, which an unseen image does not have."""
         return False
+
+    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
+        """Return rows and columns of the prepared grid that a case is scored on; here all."""
+        return slice(None), slice(None)
 
     def target_scale(self) -> TargetScale:
         """Fit mean and SD of each index on the training patients, after `setup`; here 0 and 1."""
@@ -452,7 +461,13 @@ class CardiacDataModule(LightningDataModule):
         """Return the slices of the store that a part asks for; one epoch of them in training."""
         patients = self.training_patients if part == "train" else getattr(self.split, part)
         rows = np.flatnonzero(self.case_table["patient_id"].isin(patients))
-        return np.tile(self.store.slices_of(rows.tolist()), 1 + self.copies * (part == "train"))
+        positions = self.store.slices_of(rows.tolist())
+        if part != "train":
+            return positions
+        if self.balance_classes:
+            classes = self.case_table["label"].to_numpy()[self.store.case[positions]]
+            positions = balanced(positions, classes)
+        return np.tile(positions, 1 + self.copies)
 
     def _dataset(self, part: Part) -> SliceDataset:
         """Return what a part reads: the one place that keeps withheld masks from all but test."""

@@ -240,6 +240,8 @@ def _samples(image: sitk.Image, grid: sitk.Image) -> tuple[_Samples, _Samples]:
             first[axis] + step * np.arange(grid.GetSize()[axis]),
             image.GetSize()[axis] - 1,
         )
+        whole = np.rint(place)  # what lies on a pixel, but for rounding, takes its value exactly
+        place = np.where(np.abs(place - whole) < 1e-6, whole, place)
         lower = np.floor(place)
         found.append(
             _Samples(

@@ -51,7 +51,15 @@ def sequences(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_data(hearts, cines, sequences):
+def maps(tmp_path_factory):
+    """Native T1 maps of six phantom patients, one of them diseased, of 64 x 54 pixels."""
+    root = tmp_path_factory.mktemp("data") / "maps"
+    write_cohort("t1", root, patients=6, seed=0, scale=4)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_data(hearts, cines, sequences, maps):
     """Return the words that give an experiment tiny data of its kind."""
 
     def words(experiment):
@@ -61,6 +69,8 @@ def small_data(hearts, cines, sequences):
         if "MSCMRDataModule" in wanted:  # whose protocol of roles has one fold
             alone = ["--model.pretrain_epochs", "1"]
             return ["--data.root", str(sequences), "--data.fold", "0", *alone]
+        if "T1DataModule" in wanted:
+            return ["--data.root", str(maps), "--data.matrix", "[64, 64]"]
         return ["--config", "manifest", "--data.root", str(hearts)]
 
     return words

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -41,6 +41,14 @@ class CollectedCase:
     """(T, S, H, W), all phases of a cine; None where a case is one phase."""
     probability: NDArray[np.float32] | None = None
     """(S, H, W), of the first class after the background; None unless it was asked for."""
+
+    def within(self, rows: slice, columns: slice) -> "CollectedCase":
+        """Return what lies in a part of the grid."""
+        names = ("image", "reference", "predicted", "frames", "probability")
+        arrays = {name: getattr(self, name) for name in names}
+        return replace(
+            self, **{name: a[..., rows, columns] for name, a in arrays.items() if a is not None}
+        )
 
 
 class _Slice(NamedTuple):
