@@ -11,8 +11,10 @@ MARGIN_MM: Final = 20.0
 """Around the heart: more than a breath-hold shifts it."""
 GRID_MM: Final = 2.0
 """In-plane spacing at which images are compared, unless they are coarser."""
-CONTROL_MM: Final = 50.0
-"""Between control points of the B-spline, which bends a heart and never a wall alone."""
+MESH: Final = (2, 2, 1)
+"""Cells of the B-spline along columns, rows and slices."""
+BEND_MM: Final = 2.0
+"""By which the B-spline moves a point along an axis, at most."""
 
 
 class _Fixed(NamedTuple):
@@ -28,8 +30,8 @@ def aligned(
 ) -> sitk.Transform:
     """Find where in the source each point of the target lies.
 
-    By mutual information of all voxels around the heart: without chance, in one thread, and so the
-    same every time.
+    By mutual information around the heart, from where the headers place it; in one thread and with
+    one seed, and so the same every time.
 
     Args:
         source: image of one sequence.
@@ -44,17 +46,16 @@ def aligned(
     still = sitk.Transform(3, sitk.sitkIdentity)
     try:
         fixed, moving = _around_heart(target, mask), sitk.Cast(source, sitk.sitkFloat32)
-        found = _bent(fixed, moving, _affine(fixed, moving))
-        before, after = (
-            _comparison(fixed, transform).MetricEvaluate(fixed.image, moving)
-            for transform in (still, found)
-        )
+        affine = _affine(fixed, moving)
+        stages = [still, affine, _bent(fixed, moving, affine)]
+        unlike = [_comparison(fixed, one).MetricEvaluate(fixed.image, moving) for one in stages]
     except RuntimeError as error:  # of ITK: no voxels to compare, a matrix without inverse
         why = str(error).strip().splitlines()[-1]
     else:
-        if after < before:
-            return found
-        why = f"mutual information fell from {-before:.3f} to {-after:.3f}"
+        best = min(range(len(stages)), key=unlike.__getitem__)
+        if stages[best] is not still:
+            return stages[best]
+        why = f"mutual information fell from {-unlike[0]:.3f} to {-min(unlike[1:]):.3f}"
     notice("registration", Path(case), f"not aligned, placed by the headers instead: {why}")
     return still
 
@@ -73,39 +74,39 @@ def _around_heart(target: sitk.Image, mask: sitk.Image) -> _Fixed:
 
 
 def _comparison(fixed: _Fixed, start: sitk.Transform) -> sitk.ImageRegistrationMethod:
+    """Return a method that compares all voxels near the heart, and begins with `start`."""
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)  # sums of several threads differ from run to run
     method.SetMetricAsMattesMutualInformation(numberOfHistogramBins=32)
     method.SetMetricFixedMask(fixed.inside)
-    # else ITK blurs images by their largest spacing, that between slices, to find gradients
+    method.SetMetricSamplingStrategy(method.NONE)
+    # else ITK seeks gradients in images blurred by their largest spacing, that between slices
     method.SetMetricUseFixedImageGradientFilter(False)
     method.SetMetricUseMovingImageGradientFilter(False)
-    method.SetMetricSamplingStrategy(method.NONE)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetInitialTransform(start, inPlace=False)
     return method
 
 
 def _affine(fixed: _Fixed, moving: sitk.Image) -> sitk.Transform:
-    start = sitk.AffineTransform(3)
-    start.SetCenter(
-        fixed.image.TransformContinuousIndexToPhysicalPoint(
-            [(n - 1) / 2 for n in fixed.image.GetSize()]
-        )
-    )
+    start, last = sitk.AffineTransform(3), [n - 1 for n in fixed.image.GetSize()]
+    start.SetCenter(fixed.image.TransformContinuousIndexToPhysicalPoint([n / 2 for n in last]))
     method = _comparison(fixed, start)
-    method.SetOptimizerAsRegularStepGradientDescent(
-        learningRate=4.0, minStep=0.05, numberOfIterations=60, relaxationFactor=0.5
-    )
     method.SetOptimizerScalesFromPhysicalShift()
+    method.SetOptimizerAsRegularStepGradientDescent(
+        learningRate=2.0, minStep=0.05, numberOfIterations=60
+    )
     return method.Execute(fixed.image, moving)
 
 
 def _bent(fixed: _Fixed, moving: sitk.Image, affine: sitk.Transform) -> sitk.Transform:
-    extent = [n * mm for n, mm in zip(fixed.image.GetSize(), fixed.image.GetSpacing(), strict=True)]
-    mesh = [max(1, round(mm / CONTROL_MM)) for mm in extent]
-    method = _comparison(fixed, sitk.BSplineTransformInitializer(fixed.image, mesh))
+    """Let a B-spline follow the affine transform, held tight.
+
+    Slices of T2 lie up to 2 cm apart: unbounded, it gains mutual information with masks made worse.
+    """
+    method = _comparison(fixed, sitk.BSplineTransformInitializer(fixed.image, MESH))
     method.SetMovingInitialTransform(affine)
-    method.SetOptimizerAsLBFGSB(numberOfIterations=20)
-    bend = method.Execute(fixed.image, moving)
-    return sitk.CompositeTransform([affine, bend])
+    method.SetMetricSamplingStrategy(method.RANDOM)  # a fifth of the voxels, a fifth of the time
+    method.SetMetricSamplingPercentage(0.2, seed=1)
+    method.SetOptimizerAsLBFGSB(numberOfIterations=10, lowerBound=-BEND_MM, upperBound=BEND_MM)
+    return sitk.CompositeTransform([affine, method.Execute(fixed.image, moving)])

@@ -21,9 +21,10 @@ from data_modules.geometry import apex_first
 TransferMode = Literal["slice_index", "matrix_resize", "position", "registration"]
 """How a mask gets onto the LGE volume.
 
-`slice_index`: slices paired by number, in plane by the headers. `matrix_resize`: slices paired by
-number, in plane stretched from matrix to matrix, as the released code does. `position`: by the
-headers in all directions. `registration`: as `position`, after the images have been aligned.
+`slice_index`: slices paired by number, in plane by the headers [paper eq. 1; in plane inferred: the
+matrices cover fields of view of their own]. `matrix_resize`: slices paired by number, in plane
+stretched from matrix to matrix [code]. `position`: by the headers in all directions.
+`registration`: as `position`, after the images have been aligned.
 """
 Rounding = Literal["floor", "round"]
 """Of the number of an LGE slice: `floor` as in eq. 1 [paper], `round` as released [code]."""
