@@ -1,12 +1,10 @@
 """The one LightningDataModule: cases, fold, prepared store, loaders, augmentation on the device."""
 
-from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 from lightning import LightningDataModule
 from numpy.typing import NDArray
@@ -18,20 +16,13 @@ from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
-from data_modules.crops import central_start, centre_of_crop
-from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.folds import Folds
 from data_modules.geometry import (
-    Centre,
     Normalise,
-    PreparedInput,
-    apex_first,
-    prepare_image,
-    prepare_mask,
 )
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
-from data_modules.readers import count_slices, read_volume
+from data_modules.preparation import Preparation
 from data_modules.splits import (
     Split,
     check_fold,
@@ -39,14 +30,7 @@ from data_modules.splits import (
     save_splits,
 )
 from data_modules.store import (
-    Plan,
-    PreparedCase,
-    PreparedStore,
     SliceDataset,
-    cache_folder,
-    open_store,
-    store_key,
-    unannotated_like,
 )
 
 PHANTOM = "phantom.json"
@@ -55,7 +39,7 @@ Part = Literal["train", "val", "test"]
 _STAGES: tuple[Literal["train", "other"], ...] = ("train", "other")
 
 
-class CardiacDataModule(LightningDataModule):
+class CardiacDataModule(Preparation, LightningDataModule):
     """A data set on disk, in folds.
 
     Args:
@@ -85,14 +69,8 @@ class CardiacDataModule(LightningDataModule):
         cache_dir: where prepared stores are kept; the user's cache folder without it.
     """
 
-    layout: ClassVar[str]
-    """Name of the layout, as `cardiac-mtl phantom --layout` knows it."""
-    labels: ClassVar[dict[str, int]] = {"myocardium": 1}
-    """Value of each class in a prepared mask."""
     index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
     """Columns of `indices`."""
-    whole_cines: ClassVar[bool] = False
-    """Whether a case is a cine with all its phases."""
 
     def __init__(
         self,
@@ -148,14 +126,6 @@ class CardiacDataModule(LightningDataModule):
         folder = Path(root or "phantom").resolve()
         return folder.parent.name if folder.suffix == ".csv" else folder.name
 
-    @abstractmethod
-    def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
-        """Return the cases below a folder, in a fixed order; faults go to `on_error`."""
-
-    @abstractmethod
-    def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
-        """Return the mask of a case with the values of `labels`, its geometry checked."""
-
     def indices_of(self, mask: Tensor, spacing: Tensor) -> Tensor:
         """Compute the index targets from the masks that the network sees.
 
@@ -176,20 +146,6 @@ class CardiacDataModule(LightningDataModule):
     def muscle(self) -> int | None:
         """Value of the myocardium beside what `labels` names, where the masks hold it."""
         return None
-
-    @property
-    def crop(self) -> str:
-        """How the prepared matrix is placed; `audit` and reports print it."""
-        return "around the centre of the image"
-
-    @property
-    def crop_asks_reference(self) -> bool:
-        """Whether that place depends on a reference, which an unseen image does not have."""
-        return False
-
-    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
-        """Return rows and columns of the prepared grid that a case is scored on; here all."""
-        return slice(None), slice(None)
 
     def target_scale(self) -> TargetScale:
         """Fit mean and SD of each index on the training patients, after `setup`; here 0 and 1."""
@@ -264,7 +220,7 @@ class CardiacDataModule(LightningDataModule):
         if not (self.folds.leave_out or self.folds.splits_file):
             check_fold(self.fold, self.folds.num_folds)
         self.find_and_split()
-        self.store = self._open_store()
+        self.store = self.open_store()
 
     def find_and_split(self) -> None:
         """Find the cases and deal the patients, without reading an image."""
@@ -285,73 +241,6 @@ class CardiacDataModule(LightningDataModule):
     def cases_to_prepare(self, found: Sequence[Case]) -> list[Case]:
         """Return the cases of the store, whatever the fold; here those that were found."""
         return list(found)
-
-    def read_image(self, case: Case) -> sitk.Image:
-        """Return the volume that the mask of a case belongs to."""
-        return read_volume(case.image, case.frame)
-
-    def prepare_case(self, case: Case) -> PreparedCase:
-        """Read one case and bring it to the prepared grid, slices base to apex."""
-        with noticed() as odd:
-            prepared = self.read_and_prepare(case)
-        for finding in odd:  # by case: the name of a file may be that of a patient
-            notice(finding.code, Path(case.case_id), finding.message, finding.severity)
-        return prepared
-
-    def read_and_prepare(self, case: Case) -> PreparedCase:
-        """Do what `prepare_case` says, which gives what is noticed its case."""
-        volume = self.read_image(case)
-        mask = self.read_mask(case, volume)
-        return self.on_grid(volume, mask, self.centre_of(case, volume))
-
-    def on_grid(
-        self, volume: sitk.Image, mask: sitk.Image | None, centre: Centre | None
-    ) -> PreparedCase:
-        """Bring a volume and its mask, if it has one, to the prepared grid around a centre."""
-        image, spacing = self.prepare_volume(volume, centre), self.spacing_of(volume)
-        prepared = (
-            unannotated_like(image)
-            if mask is None
-            else prepare_mask(mask, self.matrix, spacing, centre)
-        )
-        base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
-        return PreparedCase(
-            image=image[base_to_apex],
-            mask=prepared[base_to_apex],
-            spacing=(volume.GetSpacing()[2], *spacing),
-        )
-
-    def prepare_input(self, case: Case) -> PreparedInput:
-        """Read an image, of whatever part or none, and bring it to the prepared grid.
-
-        Raises:
-            UserError: a file is damaged, or the crop asks for a reference that is not there.
-        """
-        volume = self.read_image(case)
-        centre = self.centre_of(case, volume)
-        image = self.prepare_volume(volume, centre)
-        return PreparedInput(image, volume, self.spacing_of(volume), centre)
-
-    def spacing_of(self, volume: sitk.Image) -> tuple[float, float]:
-        """Return the spacing of rows and columns of the prepared grid of a volume, in mm."""
-        if self.spacing_mm is not None:
-            return self.spacing_mm, self.spacing_mm
-        column_mm, row_mm, _ = volume.GetSpacing()
-        return row_mm, column_mm
-
-    def centre_of(self, case: Case, volume: sitk.Image) -> Centre | None:  # noqa: ARG002 - others ask it
-        """Place the grid of an image of whatever part; None for the centre of the volume."""
-        if self.spacing_mm is not None:
-            return None
-        columns, rows, _ = volume.GetSize()
-        return centre_of_crop(central_start((rows, columns), self.matrix), self.matrix)
-
-    def prepare_volume(
-        self, volume: sitk.Image, centre: Centre | None = None
-    ) -> NDArray[np.float32]:
-        """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
-        spacing = self.spacing_of(volume)
-        return prepare_image(volume, self.matrix, spacing, self.normalise, centre)
 
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -427,35 +316,9 @@ class CardiacDataModule(LightningDataModule):
             self._epoch_drawn = stream
         return self._epoch_draws[samples]
 
-    @property
-    def preparation(self) -> dict[str, Any]:
-        """The settings that prepared arrays depend on, JSON-able."""
-        return {
-            "layout": self.layout,
-            "matrix": self.matrix,
-            "spacing_mm": self.spacing_mm,
-            "normalise": self.normalise,
-        }
-
-    def plan(self) -> Plan:
-        """Return what the store will hold, from the headers of all cases."""
-        return Plan(tuple(count_slices(case.image) for case in self.cases), self.matrix)
-
     def known_indices(self) -> Tensor:
         """Return indices (slices, K) of the whole store, NaN where masks of a batch give them."""
         return torch.full((len(self.store.case), len(self.index_names)), torch.nan)
-
-    def _open_store(self) -> PreparedStore:
-        settings = self.preparation
-        cache = self.cache_dir or cache_folder()
-        key = store_key(self.cases, settings, cache)
-        return open_store(
-            cache / "prepared" / f"{self.layout}-{key[:16]}",
-            self.cases,
-            self.prepare_case,
-            self.plan,
-            settings,
-        )
 
     def positions_of(self, part: Part) -> NDArray[np.intp]:
         """Return the slices of the store that a part asks for; one epoch of them in training."""
