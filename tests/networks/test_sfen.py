@@ -79,5 +79,19 @@ def test_no_frame_is_dropped(length):
 
 def test_the_order_of_the_frames_matters():
     torch.manual_seed(0)
-    sfen, frames = SFEN(2).eval(), torch.randn(1, 1, FRAMES, 32, 32)
+    sfen, frames = SFEN(2), torch.randn(2, 1, FRAMES, 32, 32)  # norms of the batch in hand
     assert not torch.allclose(sfen(frames).conv13, sfen(frames.flip(2)).conv13)
+
+
+def test_what_differs_between_images_reaches_every_stage_of_an_untrained_generator():
+    """Random biases, summed up over the frames, left 1 % of it at Conv12."""
+    torch.manual_seed(0)
+    generator = Generator(8)
+    coarse = torch.randn(16, 1, 5, 8, 8)
+    frames = nn.functional.interpolate(coarse, (10, 48, 48), mode="trilinear")
+    with torch.no_grad():
+        for name, held in generator.feature_maps(frames).items():
+            last = held if held.dim() == 4 else held[:, :, -1]
+            about_channel = last - last.mean((0, 2, 3), keepdim=True)
+            share = last.var(0).mean() / about_channel.square().mean()
+            assert share > 0.2, name
