@@ -74,7 +74,7 @@ def test_samples_without_one_annotation_teach_the_other_task(lacks):
     batch[lacks] = torch.full_like(batch[lacks], UNLABELLED)
     losses = paper.losses(paper(batch["image"]), batch)
     paper.weighting(losses).backward()
-    assert float(losses[lacks].mean) == 0.0
+    assert losses[lacks].mean.item() == 0.0
     head = {"mask": paper.network.decoder.full[2], "label": paper.network.classify}
     other = ({"mask", "label"} - {lacks}).pop()
     assert not head[lacks].weight.grad.any()
@@ -119,17 +119,17 @@ def test_the_papers_optimiser_is_the_default(make):
 
 def test_losses_fall_on_one_batch():
     torch.manual_seed(0)
-    paper, batch = FPMMultiTask(width=4), make_batch()
+    paper, batch = FPMMultiTask(width=4), make_batch(size=(32, 32))
     (optimizer,), _ = paper.configure_optimizers()
     history = []
-    for _ in range(60):
+    for _ in range(25):
         losses = paper.losses(paper(batch["image"]), batch)
         history.append([losses[task].mean.item() for task in ("mask", "label")])
         optimizer.zero_grad()
         paper.weighting(losses).backward()
         optimizer.step()
-    assert history[-1][0] < 0.5 * history[0][0]
-    assert history[-1][1] < 0.5 * history[0][1]
+    assert history[-1][0] < 0.9 * history[0][0]
+    assert history[-1][1] < 0.1 * history[0][1]
 
 
 def test_the_rates_reach_the_network():
