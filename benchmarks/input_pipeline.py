@@ -40,7 +40,7 @@ def main() -> None:
     keep_freed_memory()  # as `fit` does; MONAI's workers inherit it
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "lvsc"
-        write_cohort("lvsc", root, options.patients, options.phases, seed=0)
+        write_cohort("lvsc", root, options.patients, seed=0, phases=options.phases)
         ours = our_module(root, Path(folder) / "cache")
         theirs = monai_loader(ours)
         count = len(ours.train_dataloader().dataset)  # type: ignore[arg-type]

@@ -72,7 +72,6 @@ def _about(path: Path) -> str:
         return ""
     facts = json.loads((path / ABOUT).read_text(encoding="utf-8"))
     rows, columns = facts["matrix"]
-    return (
-        f"{facts['cases']} cases, {facts['slices']} slices of {rows} x {columns} "
-        f"at {facts['spacing_mm']:g} mm"
-    )
+    spacing = facts["spacing_mm"]
+    pixels = "pixels of the files" if spacing is None else f"at {spacing:g} mm"
+    return f"{facts['cases']} cases, {facts['slices']} slices of {rows} x {columns} {pixels}"

@@ -108,3 +108,21 @@ class SequenceStudy:
     """By name of the sequence: `LGE`, `C0` (bSSFP) and `T2`."""
     truth: dict[str, float] = field(default_factory=dict)
     """Exact values of the heart, such as volumes in ml; each only where it is known."""
+
+
+@dataclass(frozen=True)
+class T1Study:
+    """The native T1 maps of one patient."""
+
+    patient_id: str
+    image: NDArray[np.uint16]
+    """(S, H, W), T1 in ms, slices base to apex; 0 where nothing could be fitted."""
+    mask: NDArray[np.uint8]
+    """(S, H, W), 1 in the LV myocardium."""
+    affine: NDArray[np.floating[Any]]
+    """(4, 4), as of `CineStudy`."""
+    label: int
+    """0 healthy, 1 diseased."""
+    pathology: str = ""
+    truth: dict[str, float] = field(default_factory=dict)
+    """Exact values, such as `t1_ms`, the mean T1 of healthy wall; each only where it is known."""

@@ -4,37 +4,71 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
-from data_modules import cine, manifest, stacom
+from cardiac_mtl.phantoms.sequences import make_sequence_cohort
+from cardiac_mtl.phantoms.t1 import make_t1_cohort
+from data_modules import cine, manifest, mscmr_files, stacom, t1
 from data_modules.base import PHANTOM
 from data_modules.store import cache_folder
 
-LAYOUTS = {
-    "lvsc": (stacom.write_layout, make_cohort),
-    "manifest": (manifest.write_layout, make_cohort),
-    "cine": (cine.write_layout, make_infarct_cohort),
-}
-"""How each layout is written, and the patients that suit it."""
 DEFAULT_PATIENTS, DEFAULT_PHASES, DEFAULT_SEED = 20, 8, 0
 VERSION = 1
 """Part of the name of a cached cohort: raise it when the phantom changes."""
 
 
-def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) -> None:
+class Kind(NamedTuple):
+    """What patients of a layout are made of besides their number and a seed."""
+
+    detail: str
+    """Keyword of the maker, and option of the command."""
+    usual: int
+    """Its value where the command is given none."""
+    patients: int
+    """The same of their number."""
+
+
+CINES: Final = Kind("phases", 20, DEFAULT_PATIENTS)
+SEQUENCES: Final = Kind("scale", 1, mscmr_files.PATIENTS)
+MAPS: Final = Kind("scale", 1, 42)  # five of them diseased: one a fold
+
+SMALL: Final = {SEQUENCES: (12, 2), MAPS: (42, 1)}
+"""Patients and scale of the default cohort. Three sequences: five patients with all references,
+four with those of C0 and T2, three with none, in matrices half as large, there in seconds."""
+
+
+class Layout(NamedTuple):
+    """How a layout is written, and the patients that suit it."""
+
+    write: Callable[..., None]
+    make: Callable[..., Iterator[Any]]
+    kind: Kind
+
+
+LAYOUTS: Final = {
+    "lvsc": Layout(stacom.write_layout, make_cohort, CINES),
+    "manifest": Layout(manifest.write_layout, make_cohort, CINES),
+    "cine": Layout(cine.write_layout, make_infarct_cohort, CINES),
+    "mscmr": Layout(mscmr_files.write_layout, make_sequence_cohort, SEQUENCES),
+    "t1": Layout(t1.write_layout, make_t1_cohort, MAPS),
+}
+
+
+def write_cohort(layout: str, out: Path, patients: int, seed: int, **detail: int) -> None:
     """Write a cohort of phantom hearts in the layout of a data set.
 
     Args:
         layout: a key of `LAYOUTS`.
         out: folder to make; it appears whole or not at all.
         patients: number of patients.
-        phases: phases of each cine.
         seed: the same seed gives the same cohort.
+        detail: `phases` of each cine, or `scale` that divides the matrices of others.
 
     Raises:
         UserError: the folder holds something already.
@@ -44,9 +78,10 @@ def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) 
     out.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write, make = LAYOUTS[layout]
-        write(making, make(patients, phases, seed))
-        made = {"patients": patients, "phases": phases, "seed": seed, "version": VERSION}
+        write, make, kind = LAYOUTS[layout]
+        roles = mscmr_files.roles(patients) if kind is SEQUENCES else ()
+        write(making, make(patients, seed=seed, **detail), *roles)
+        made = {"patients": patients, **detail, "seed": seed, "version": VERSION}
         (making / PHANTOM).write_text(json.dumps(made) + "\n", encoding="utf-8")
         if out.exists():
             out.rmdir()
@@ -58,13 +93,15 @@ def write_cohort(layout: str, out: Path, patients: int, phases: int, seed: int) 
 
 def default_cohort(layout: str) -> Path:
     """Return the phantom cohort in the user's cache folder, made on first use."""
-    name = f"{layout}-{DEFAULT_PATIENTS}x{DEFAULT_PHASES}-seed{DEFAULT_SEED}-v{VERSION}"
+    kind = LAYOUTS[layout].kind
+    patients, value = SMALL.get(kind, (DEFAULT_PATIENTS, DEFAULT_PHASES))
+    name = f"{layout}-{patients}x{value}-seed{DEFAULT_SEED}-v{VERSION}"
     folder = cache_folder() / "phantoms" / name
     made = "already made"
     if not folder.is_dir():
-        write_cohort(layout, folder, DEFAULT_PATIENTS, DEFAULT_PHASES, DEFAULT_SEED)
+        write_cohort(layout, folder, patients, DEFAULT_SEED, **{kind.detail: value})
         made = "made now"
-    say(f"no --data.root: phantom cohort of {DEFAULT_PATIENTS} patients, {made}, in {folder}")
+    say(f"no --data.root: phantom cohort of {patients} patients, {made}, in {folder}")
     return folder
 
 
@@ -72,18 +109,37 @@ def run(arguments: Sequence[str]) -> int:
     """Write a cohort as the command line asks."""
     parser = OptionParser(
         prog="cardiac-mtl phantom",
-        description="Write phantom short-axis cine studies, with their exact volumes and areas.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Write phantom short-axis studies, with their exact volumes and areas.",
     )
-    parser.add_argument("--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in")
-    parser.add_argument("--patients", type=_positive, default=DEFAULT_PATIENTS, help="how many")
-    parser.add_argument("--phases", type=_positive, default=20, help="phases of each cine")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="same seed, same cohort")
+    parser.add_argument(
+        "--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in [lvsc]"
+    )
+    parser.add_argument("--patients", type=_positive, help="how many [20; of mscmr 45, of t1 42]")
+    parser.add_argument("--phases", type=_positive, help="phases of each cine [20]")
+    parser.add_argument("--scale", type=_positive, help="divide the matrices of mscmr, t1 [1]")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="same seed, same cohort [0]")
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     options = parser.parse_args(arguments[1:])
-    write_cohort(options.layout, options.out, options.patients, options.phases, options.seed)
-    say(f"{options.patients} patients, {options.phases} phases: {options.out}")
+    kind = LAYOUTS[options.layout].kind
+    patients = options.patients or kind.patients
+    value = _detail(options, kind)
+    write_cohort(options.layout, options.out, patients, options.seed, **{kind.detail: value})
+    say(f"{patients} patients, {kind.detail} {value}: {options.out}")
     return 0
+
+
+def _detail(options: argparse.Namespace, kind: Kind) -> int:
+    """Return the value of the option that the layout has, and refuse the one that it lacks."""
+    for other in (CINES, SEQUENCES):
+        value: int | None = getattr(options, other.detail)
+        if other.detail != kind.detail and value is not None:
+            raise UserError(
+                f"layout {options.layout} has no {other.detail}",
+                where=f"--{other.detail} {value}",
+                fix="leave it out",
+            )
+    given: int | None = getattr(options, kind.detail)
+    return given or kind.usual
 
 
 def _positive(text: str) -> int:

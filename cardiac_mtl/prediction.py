@@ -125,10 +125,9 @@ class Predictor:
         if "indices" not in prediction:
             return classes
         columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))
-        if prepared.centre is not None:
-            corner = first_pixel(
-                prepared.volume, self.data.matrix, self.data.spacing_mm, prepared.centre
-            )
+        spacing = self.data.spacing_mm
+        if prepared.centre is not None and spacing is not None:
+            corner = first_pixel(prepared.volume, self.data.matrix, spacing, prepared.centre)
             for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
                 columns[name] = columns[name] + shift
         return classes | {f"regressed_{name}": column.tolist() for name, column in columns.items()}

@@ -62,7 +62,10 @@ class TestOutputs(Callback):
     @override
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
-        cases = [_postprocessed(case, pl_module) for case in self.collector.cases()]
+        cases = [
+            _postprocessed(case.within(*data.scored_part(case.row)), pl_module)
+            for case in self.collector.cases()
+        ]
         table = data.case_table
         one = partial(_score, cases, table, data)
         frames = assemble(parallel_map(one, range(len(cases)), "scoring"), self.protocol)

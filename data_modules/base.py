@@ -21,6 +21,7 @@ from data_modules.cases import Case, case_table, check_cases
 from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.folds import Folds
 from data_modules.geometry import Normalise, PreparedInput, apex_first, prepare_image, prepare_mask
+from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
 from data_modules.splits import (
@@ -64,10 +65,13 @@ class CardiacDataModule(LightningDataModule):
             the validation patients too, and marks every number as optimistic.
         batch_size: slices a batch [inferred: 16].
         matrix: rows and columns of the prepared grid [paper of MTN: 192, 192].
-        spacing_mm: in-plane spacing of the prepared grid [paper of MTN: 1.5625].
+        spacing_mm: in-plane spacing of the prepared grid [paper of MTN: 1.5625]; None for the
+            pixels of each file.
         normalise: bring each `volume` or each `slice` to mean 0 and SD 1 [inferred: volume].
         augmentation: random transformations of the training part.
         copies: transformed copies that an epoch holds beside each original [paper of MTN: 2].
+        balance_classes: repeat the slices of the rarer `label` until an epoch of training holds
+            each class equally often.
         num_workers: processes that fetch batches; 0 suits the memory-mapped store.
         cache_dir: where prepared stores are kept; the user's cache folder without it.
     """
@@ -95,10 +99,11 @@ class CardiacDataModule(LightningDataModule):
         paper_protocol: bool = False,
         batch_size: int = 16,
         matrix: tuple[int, int] = (192, 192),
-        spacing_mm: float = 1.5625,
+        spacing_mm: float | None = 1.5625,
         normalise: Normalise = "volume",
         augmentation: Augmentation = Augmentation(),  # noqa: B008 - frozen
         copies: int = 2,
+        balance_classes: bool = False,
         num_workers: int = 0,
         cache_dir: Path | None = None,
     ) -> None:
@@ -121,6 +126,7 @@ class CardiacDataModule(LightningDataModule):
         self.normalise: Normalise = normalise
         self.augmentation = augmentation
         self.copies = copies
+        self.balance_classes = balance_classes
         self.num_workers = num_workers
         self.cache_dir = cache_dir
         self.draws: Draws | None = None
@@ -276,7 +282,7 @@ class CardiacDataModule(LightningDataModule):
         return PreparedCase(
             image=image[base_to_apex],
             mask=prepared[base_to_apex],
-            spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
+            spacing=(volume.GetSpacing()[2], *self.spacing_of(volume)),
         )
 
     def prepare_input(self, case: Case) -> PreparedInput:
@@ -288,6 +294,17 @@ class CardiacDataModule(LightningDataModule):
         volume = self.read_image(case)
         return PreparedInput(self.prepare_volume(volume), volume)
 
+    def spacing_of(self, volume: sitk.Image) -> tuple[float, float]:
+        """Return the spacing of rows and columns of the prepared grid of a volume, in mm."""
+        if self.spacing_mm is not None:
+            return self.spacing_mm, self.spacing_mm
+        column_mm, row_mm, _ = volume.GetSpacing()
+        return row_mm, column_mm
+
+    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
+        """Return rows and columns of the prepared grid that a case is scored on; here all."""
+        return slice(None), slice(None)
+
     def prepare_volume(self, volume: sitk.Image) -> NDArray[np.float32]:
         """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
         return prepare_image(volume, self.matrix, self.spacing_mm, self.normalise)
@@ -296,6 +313,10 @@ class CardiacDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         patients = self.training_patients
         self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
+        if self.balance_classes:
+            positions = self._train_dataset.positions
+            classes = self.case_table["label"].to_numpy()[self.store.case[positions]]
+            self._train_dataset.positions = balanced(positions, classes)
         sampler = ResumableSampler(
             self._train_dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,

@@ -78,6 +78,7 @@ class CineDataModule(CardiacDataModule):
     labels = {"infarct": INFARCT}  # noqa: RUF012 - as the base declares it
     index_names = INDEX_NAMES
     whole_cines = True
+    spacing_mm: float
 
     def __init__(
         self,

@@ -26,14 +26,17 @@ class PreparedInput(NamedTuple):
 
 
 def prepared_grid(
-    image: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre | None = None
+    image: sitk.Image,
+    matrix: tuple[int, int],
+    spacing_mm: float | None,
+    centre: Centre | None = None,
 ) -> sitk.Image:
     """Return an empty grid around a place in a volume, its slices untouched.
 
     Args:
         image: volume whose first two axes lie in plane.
         matrix: rows and columns of the grid.
-        spacing_mm: in-plane spacing of the grid.
+        spacing_mm: in-plane spacing of the grid; None for the pixels of the volume, each on one.
         centre: the in-plane centre of the volume without it.
 
     Returns:
@@ -43,8 +46,16 @@ def prepared_grid(
     columns, rows, slices = image.GetSize()
     grid = sitk.Image([matrix[1], matrix[0], slices], sitk.sitkUInt8)
     grid.SetDirection(image.GetDirection())
-    grid.SetSpacing([spacing_mm, spacing_mm, image.GetSpacing()[2]])
-    row, column = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+    column_mm, row_mm, slice_mm = image.GetSpacing()
+    if spacing_mm is None:
+        row, column = (
+            central_start(n, side) + (side - 1) / 2
+            for n, side in zip((rows, columns), matrix, strict=True)
+        )
+    else:
+        row_mm = column_mm = spacing_mm
+        row, column = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
+    grid.SetSpacing([column_mm, row_mm, slice_mm])
     middle = image.TransformContinuousIndexToPhysicalPoint([column, row, 0.0])
     half = grid.TransformContinuousIndexToPhysicalPoint(
         [(matrix[1] - 1) / 2, (matrix[0] - 1) / 2, 0.0]
@@ -53,10 +64,35 @@ def prepared_grid(
     return grid
 
 
+def central_start(size: int, side: int) -> int:
+    """Return the first pixel of the crop in the middle, below 0 where pixels are added.
+
+    Examples:
+        >>> central_start(218, 224), central_start(217, 224), central_start(256, 224)
+        (-3, -4, 16)
+    """
+    return (size - side) // 2
+
+
+def reached_part(size: tuple[int, int], matrix: tuple[int, int]) -> tuple[slice, slice]:
+    """Return rows and columns of a grid of native pixels that an image of some size reaches.
+
+    Examples:
+        >>> reached_part((256, 218), (256, 224))
+        (slice(0, 256, None), slice(3, 221, None))
+    """
+    starts = [central_start(n, side) for n, side in zip(size, matrix, strict=True)]
+    rows, columns = (
+        slice(max(-start, 0), min(n - start, side))
+        for n, side, start in zip(size, matrix, starts, strict=True)
+    )
+    return rows, columns
+
+
 def prepare_image(
     image: sitk.Image,
     matrix: tuple[int, int],
-    spacing_mm: float,
+    spacing_mm: float | None,
     normalise: Normalise = "volume",
 ) -> NDArray[np.float32]:
     """Normalise a volume to mean 0 and SD 1 and resample it linearly in plane.
@@ -64,7 +100,7 @@ def prepare_image(
     Args:
         image: volume, any intensity unit.
         matrix: rows and columns of the result.
-        spacing_mm: in-plane spacing of the result.
+        spacing_mm: in-plane spacing of the result; None for the pixels of the volume.
         normalise: over the whole volume, or over each slice, where slices differ in brightness.
 
     Returns:
@@ -138,7 +174,10 @@ def resample_beat(frames: NDArray[np.float32], count: int) -> NDArray[np.float32
 
 
 def prepare_mask(
-    mask: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre | None = None
+    mask: sitk.Image,
+    matrix: tuple[int, int],
+    spacing_mm: float | None,
+    centre: Centre | None = None,
 ) -> NDArray[np.int8]:
     """Resample a mask to the prepared grid by nearest neighbour.
 
@@ -185,6 +224,8 @@ def _samples(image: sitk.Image, grid: sitk.Image) -> tuple[_Samples, _Samples]:
             first[axis] + step * np.arange(grid.GetSize()[axis]),
             image.GetSize()[axis] - 1,
         )
+        whole = np.rint(place)  # what lies on a pixel, but for rounding, takes its value exactly
+        place = np.where(np.abs(place - whole) < 1e-6, whole, place)
         lower = np.floor(place)
         found.append(
             _Samples(
@@ -245,7 +286,7 @@ def apex_first(image: sitk.Image) -> bool:
 def restore(
     prepared: NDArray[np.float32],
     like: sitk.Image,
-    spacing_mm: float,
+    spacing_mm: float | None,
     centre: Centre | None = None,
 ) -> NDArray[np.float32]:
     """Bring a map from the prepared grid back to the grid of the file, linearly.

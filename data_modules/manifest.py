@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import SimpleITK as sitk
@@ -24,6 +24,7 @@ from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
+from data_modules.labels import LABELS, label_cases
 from data_modules.privacy import pseudonym
 from data_modules.readers import NIFTI, phases_in, read_mask, shape_of, shape_of_volume
 
@@ -34,13 +35,40 @@ OPTIONAL = ("mask", "phase", "sequence", "pathology", "centre", "vendor", "label
 
 
 class ManifestDataModule(CardiacDataModule):
-    """A data set behind a `cases.csv`."""
+    """A data set behind a `cases.csv`.
+
+    Args:
+        root: folder of the data set; without it a phantom cohort is made and used.
+        label_from: column that says who is healthy, such as `pathology`, in place of `label`.
+        healthy: the values of that column that are healthy, separated by commas; others are
+            diseased, nothing is unknown.
+        settings: see `CardiacDataModule`.
+    """
 
     layout = "manifest"
 
+    def __init__(
+        self,
+        root: Path | None = None,
+        label_from: str = "",
+        healthy: str = "",
+        **settings: Any,  # noqa: ANN401 - of the base, which names and checks them
+    ) -> None:
+        super().__init__(root=root, **settings)
+        self.label_from = label_from
+        self.healthy = healthy
+
     @override
     def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
-        return find_cases(root, on_error)
+        return self.labelled(find_cases(root, on_error))
+
+    def labelled(self, cases: list[Case]) -> list[Case]:
+        """Return cases with the labels of the column that says who is healthy.
+
+        Raises:
+            UserError: there is no such column, or nobody is healthy.
+        """
+        return label_cases(cases, self.label_from, self.healthy) if self.label_from else cases
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:
@@ -338,6 +366,8 @@ def _patient(patient_id: str, where: str) -> str:
 def _label(text: str, where: str) -> int:
     if not text:
         return UNLABELLED
+    if text in LABELS:
+        return LABELS[text]
     try:
         number = int(float(text))  # pandas writes 1.0 where other rows have no label
         if number != float(text):
@@ -345,5 +375,7 @@ def _label(text: str, where: str) -> int:
         return number
     except (ValueError, OverflowError) as error:
         raise UserError(
-            f"label {text!r} is not a whole number", where=where, fix="number the classes from 0"
+            f"label {text!r} is neither {' nor '.join(LABELS)} nor a whole number",
+            where=where,
+            fix="number the classes from 0",
         ) from error

@@ -43,12 +43,22 @@ def cines(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def small_data(hearts, cines):
+def maps(tmp_path_factory):
+    """Native T1 maps of six phantom patients, one of them diseased, of 64 x 54 pixels."""
+    root = tmp_path_factory.mktemp("data") / "maps"
+    write_cohort("t1", root, patients=6, seed=0, scale=4)
+    return root
+
+
+@pytest.fixture(scope="session")
+def small_data(hearts, cines, maps):
     """Return the words that give an experiment tiny data of its kind."""
 
     def words(experiment):
         if "CineDataModule" in find_config(experiment).read_text():
             return ["--data.root", str(cines), "--data.matrix", "[32, 32]", "--data.frames", "3"]
+        if "T1DataModule" in find_config(experiment).read_text():
+            return ["--data.root", str(maps), "--data.matrix", "[64, 64]"]
         return ["--config", "manifest", "--data.root", str(hearts)]
 
     return words

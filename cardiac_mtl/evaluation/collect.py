@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -39,6 +39,15 @@ class CollectedCase:
     """(S, K), predicted for each class, None when the paper predicts none."""
     frames: NDArray[np.float16] | None = None
     """(T, S, H, W), all phases of a cine; None where a case is one phase."""
+
+    def within(self, rows: slice, columns: slice) -> "CollectedCase":
+        """Return what lies in a part of the grid."""
+        arrays = {
+            name: getattr(self, name) for name in ("image", "reference", "predicted", "frames")
+        }
+        return replace(
+            self, **{name: a[..., rows, columns] for name, a in arrays.items() if a is not None}
+        )
 
 
 class _Slice(NamedTuple):

@@ -24,7 +24,7 @@ from cardiac_mtl.phantoms.render import (
 )
 
 # ranges of EDV in ml, EF in %, wall in mm: textbook groups of cine MR
-_GROUPS = {
+GROUPS = {
     "normal": ((110, 180), (55, 68), (7.5, 10.0)),
     "heart_failure": ((190, 290), (18, 40), (7.0, 10.0)),
     "hypertrophy": ((90, 150), (60, 74), (13.0, 18.0)),
@@ -45,7 +45,7 @@ def make_cohort(patients: int, phases: int = 20, seed: int = 0) -> Iterator[Cine
     Returns:
         Studies with closed-form truth; pathologies in turn.
     """
-    names = list(_GROUPS)
+    names = list(GROUPS)
     for number in range(patients):
         rng = np.random.default_rng([seed, number])
         pathology = names[number % len(names)]
@@ -61,13 +61,13 @@ def make_study(patient_id: str, pathology: str, phases: int, rng: np.random.Gene
         phases: T.
         rng: random.
     """
-    heart, view = _draw_heart(_GROUPS[pathology], rng), _draw_view(rng)
-    depths, curve = _draw_depths(heart, view, rng), contraction_curve(phases)
+    heart, view = draw_heart(GROUPS[pathology], rng), draw_view(rng)
+    depths, curve = draw_depths(heart, view, rng), contraction_curve(phases)
     return CineStudy(
         patient_id=patient_id,
         image=_render(heart, view, depths, curve, rng),
         mask=_masks(heart, view, depths, curve),
-        affine=_affine(view, rng),
+        affine=oblique_affine(view, rng),
         pathology=pathology,
         truth=_truth(heart, depths, curve),
     )
@@ -107,18 +107,18 @@ def make_infarct_study(
         Its `truth` has `infarct_<index>_<slice>`, one value, for each of `section_indices`; the
         closed-form volumes and areas of the others hold for controls alone.
     """
-    heart, view = _draw_heart(_INFARCT_GROUP, rng), _draw_view(rng)
+    heart, view = draw_heart(_INFARCT_GROUP, rng), draw_view(rng)
     shape = (156, 192)
     view = replace(view, shape=shape, spacing=(276 / shape[0], 340 / shape[1]))
-    depths, curve = _draw_depths(heart, view, rng), contraction_curve(phases)
-    infarct = _draw_infarct(heart, rng)
+    depths, curve = draw_depths(heart, view, rng), contraction_curve(phases)
+    infarct = draw_infarct(heart, rng)
     if pathology == "control":
         infarct = replace(infarct, transmurality=0.0)
     return CineStudy(
         patient_id=patient_id,
         image=_render(heart, view, depths, curve, rng, infarct),
         mask=_masks(heart, view, depths, curve, infarct),
-        affine=_affine(view, rng),
+        affine=oblique_affine(view, rng),
         pathology=pathology,
         infarct=np.stack([infarct_slice(heart, view, z, infarct) for z in depths]),
         truth=(_truth(heart, depths, curve) if pathology == "control" else {})
@@ -126,7 +126,8 @@ def make_infarct_study(
     )
 
 
-def _draw_heart(group: tuple[tuple[float, float], ...], rng: np.random.Generator) -> Heart:
+def draw_heart(group: tuple[tuple[float, float], ...], rng: np.random.Generator) -> Heart:
+    """Draw anatomy and function from a group's ranges of EDV in ml, EF in %, wall in mm."""
     volume, ejection, wall = (rng.uniform(*span) for span in group)
     return Heart(
         edv_ml=volume,
@@ -139,7 +140,8 @@ def _draw_heart(group: tuple[tuple[float, float], ...], rng: np.random.Generator
     )
 
 
-def _draw_view(rng: np.random.Generator) -> View:
+def draw_view(rng: np.random.Generator) -> View:
+    """Draw how a patient lies in a cine."""
     shape = _MATRICES[rng.integers(len(_MATRICES))]
     spacing = float(rng.uniform(300, 360) / max(shape))
     return View(
@@ -152,8 +154,8 @@ def _draw_view(rng: np.random.Generator) -> View:
     )
 
 
-def _draw_infarct(heart: Heart, rng: np.random.Generator) -> Infarct:
-    """Draw the share of the section first: a shallow infarct is wide for its size, as they are."""
+def draw_infarct(heart: Heart, rng: np.random.Generator) -> Infarct:
+    """Draw an infarct, its share of the section first: a shallow one is wide for its size."""
     depth, share = rng.uniform(0.4, 1.0), rng.uniform(0.18, 0.6)
     endo, epi = (shell.radius for shell in heart.shells(0.0))
     edge = endo + depth * (epi - endo)
@@ -170,7 +172,7 @@ def _draw_infarct(heart: Heart, rng: np.random.Generator) -> Infarct:
     )
 
 
-def _draw_depths(heart: Heart, view: View, rng: np.random.Generator) -> Array:
+def draw_depths(heart: Heart, view: View, rng: np.random.Generator) -> Array:
     """Return z of the mid-planes (S,): the base lies before, or within, slice 0."""
     first = rng.uniform(-0.9, 0.1) * view.thickness
     reach = heart.shells(0.0)[1].centre + heart.shells(0.0)[1].length
@@ -207,8 +209,8 @@ def _render(
     return np.clip(noisy / blood * rng.uniform(350, 700), 0, 4095).astype(np.uint16)
 
 
-def _affine(view: View, rng: np.random.Generator) -> Array:
-    """Return voxel (column, row, slice) to LPS mm of an oblique short axis."""
+def oblique_affine(view: View, rng: np.random.Generator) -> Array:
+    """Draw voxel (column, row, slice) to LPS mm of an oblique short axis."""
     normal = np.array([0.62, -0.52, -0.59]) + rng.normal(0, 0.06, 3)  # left, forward, down
     normal /= np.linalg.norm(normal)
     row_axis = np.cross(normal, [0.25, 0.35, -0.9])

@@ -1,12 +1,14 @@
-"""From anatomy to a cine MR image: tissues, bSSFP signal, partial volume, coil, noise."""
+"""From anatomy to an MR image: tissues, bSSFP signal, partial volume, coil, noise."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.signal import resample
 
 from cardiac_mtl.phantoms.heart import Array, Heart
 from cardiac_mtl.phantoms.infarct import Infarct, walls
@@ -34,7 +36,14 @@ TISSUES: Final = {
     "liver": Tissue(590, 44, 0.75),
     "lung": Tissue(1200, 40, 0.12),
     "spine": Tissue(600, 60, 0.55),
+    "oedema": Tissue(1150, 58, 0.84),
+    "infarct": Tissue(1200, 60, 0.84),
+    "scar": Tissue(1180, 43, 0.80),
+    "obstruction": Tissue(1000, 44, 0.80),
 }
+"""Healthy: about as Stanisz et al., MRM 2005, measured. Of the wall after an infarction, in
+proportion to healthy wall: oedema of the area at risk, acute infarct, old scar, and the core of an
+acute infarct that microvascular obstruction and haemorrhage make (Carrick et al., EHJ 2016)."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,21 @@ def bssfp(tissue: Tissue, flip_deg: float = 55.0, tr: float = 3.0, te: float = 1
     flip = math.radians(flip_deg)
     steady = math.sin(flip) * (1 - e1) / (1 - (e1 - e2) * math.cos(flip) - e1 * e2)
     return tissue.density * steady * math.exp(-te / tissue.t2)
+
+
+CINE: Final[Mapping[str, float]] = {name: bssfp(tissue) for name, tissue in TISSUES.items()}
+"""Signal of each tissue in a cine."""
+
+
+class Lesion(NamedTuple):
+    """A part of the wall that is another tissue."""
+
+    tissue: str
+    """Its name in the signals."""
+    patch: Infarct
+    """Where it is; what it does to the motion is left aside."""
+    inner: float = 0.0
+    """Share of the wall, from the endocardium, where it begins."""
 
 
 def heart_box(view: View) -> tuple[slice, slice]:
@@ -144,6 +168,8 @@ def heart_slice(
     background: Array,
     textures: Array,
     infarct: Infarct | None = None,
+    signal: Mapping[str, float] = CINE,
+    lesions: Sequence[Lesion] = (),
 ) -> Array:
     """Paint the heart over the still background of a slice.
 
@@ -155,6 +181,8 @@ def heart_slice(
         background: (H, W), signal of everything that does not beat.
         textures: (2, H, W), relative variation of myocardium and of blood.
         infarct: what moves less; none for a healthy heart.
+        signal: of each tissue.
+        lesions: of the wall, one painted over the other.
 
     Returns:
         (H, W), averaged across the thickness of the slice.
@@ -162,7 +190,17 @@ def heart_slice(
     box = heart_box(view)
     still, textures = background[box], textures[:, box[0], box[1]]
     painted = [
-        _paint(heart, view, z + part * view.thickness, contraction, still, textures, infarct)
+        _paint(
+            heart,
+            view,
+            z + part * view.thickness,
+            contraction,
+            still,
+            textures,
+            infarct,
+            signal,
+            lesions,
+        )
         for part in SUB_SLICES
     ]
     image = background.copy()
@@ -170,9 +208,10 @@ def heart_slice(
     return image
 
 
-def body_slice(view: View, z: float, rng: np.random.Generator) -> Array:
+def body_slice(
+    view: View, z: float, rng: np.random.Generator, signal: Mapping[str, float] = CINE
+) -> Array:
     """Return the signal (H, W) of torso, fat, lungs, liver, spine and aorta around the heart."""
-    signal = {name: bssfp(tissue) for name, tissue in TISSUES.items()}
     rows, columns = (
         (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(view.shape, view.spacing, strict=True)
     )
@@ -207,20 +246,27 @@ def coil_shading(view: View, rng: np.random.Generator) -> Array:
     return near / near.mean() * (1 + 0.05 * x * rng.normal() + 0.05 * y * rng.normal())
 
 
-def acquire(signal: Array, noise: float, rng: np.random.Generator) -> Array:
+def acquire(signal: Array, noise: float, rng: np.random.Generator, zoom: int = 1) -> Array:
     """Blur by the point spread of the acquisition and take the magnitude of a noisy signal.
 
     Args:
-        signal: (..., H, W).
+        signal: (..., H, W), of either sign.
         noise: SD of each of the two channels, in the unit of the signal.
         rng: random.
+        zoom: pixels shown for each acquired along rows and columns, by filling k-space with zeros
+            as scanners do; the centres of the first shown and the first acquired pixel agree.
 
     Returns:
-        Same shape: Rician distributed, about 1.25 times `noise` in air.
+        (..., zoom H, zoom W): Rician distributed, about 1.25 times `noise` in air.
     """
     blurred = ndimage.gaussian_filter(signal, (0,) * (signal.ndim - 2) + (0.55, 0.55))
     real, imaginary = rng.normal(0, noise, (2, *signal.shape))
-    return np.hypot(blurred + real, imaginary)
+    if zoom == 1:
+        return np.hypot(blurred + real, imaginary)
+    shown = blurred + real + 1j * imaginary
+    for axis in (-2, -1):
+        shown = resample(shown, zoom * shown.shape[axis], axis=axis)
+    return np.abs(shown)
 
 
 def smooth_field(shape: tuple[int, int], scale: float, rng: np.random.Generator) -> Array:
@@ -237,20 +283,31 @@ def _paint(
     background: Array,
     textures: Array,
     infarct: Infarct | None,
+    signal: Mapping[str, float],
+    lesions: Sequence[Lesion],
 ) -> Array:
     distance, angle = plane(view, z)
     inner, outer, radius, local = walls(heart, angle, z, contraction, infarct)
     soft = float(np.mean(view.spacing))
-    muscle = bssfp(TISSUES["myocardium"]) * (1 + 0.10 * textures[0])
-    blood = bssfp(TISSUES["blood"]) * (1 + 0.07 * textures[1])
+    grain = 1 + 0.10 * textures[0]
+    muscle = signal["myocardium"] * grain
+    blood = signal["blood"] * (1 + 0.07 * textures[1])
     image = background
     depth = _rv_depth(heart, z, contraction, distance, angle, outer)
     fat_mm = 4.5 + 2.5 * np.sin(3 * angle + 1.3) + 1.5 * textures[1]
     around = np.maximum(depth + 3.5, (outer - distance) * (outer > 0)) + fat_mm
-    image = _blend(image, np.clip(around / 4, 0, 1) * (outer > 0), 0.8 * bssfp(TISSUES["fat"]))
+    image = _blend(image, np.clip(around / 4, 0, 1) * (outer > 0), 0.8 * signal["fat"])
     image = _blend(image, np.clip((depth + 3.0) / soft + 0.5, 0, 1), muscle)
     image = _blend(image, np.clip(depth / soft + 0.5, 0, 1), blood * 0.95)
-    image = _blend(image, np.clip((outer - distance) / soft + 0.5, 0, 1) * (outer > 0), muscle)
+    wall = muscle
+    for tissue, patch, begins in lesions:
+        reach, thickness = patch.depth(angle, z), outer - inner
+        within = np.minimum(
+            distance - inner - begins * thickness, reach * thickness + inner - distance
+        )
+        share = np.clip(within / soft + 0.5, 0, 1) * (reach > begins)
+        wall = _blend(wall, share, signal[tissue] * grain)
+    image = _blend(image, np.clip((outer - distance) / soft + 0.5, 0, 1) * (outer > 0), wall)
     image = _blend(image, np.clip((inner - distance) / soft + 0.5, 0, 1) * (inner > 0), blood)
     return _papillary(image, radius, local, distance, angle, muscle, textures[0])
 

@@ -68,6 +68,8 @@ def test_the_command_writes_and_does_not_overwrite(tmp_path, capsys):
         (["--layot", "lvsc", "--out", "x"], "did you mean --layout?"),
         (["--patients", "0", "--out", "x"], "0 is not a positive number"),
         (["--layout", "acdc", "--out", "x"], "invalid choice: 'acdc'"),
+        (["--layout", "mscmr", "--phases", "3", "--out", "x"], "layout mscmr has no phases"),
+        (["--layout", "cine", "--scale", "2", "--out", "x"], "layout cine has no scale"),
     ],
 )
 def test_a_wrong_option_is_one_line(capsys, words, message):
