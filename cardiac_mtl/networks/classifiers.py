@@ -28,10 +28,11 @@ class Classifier(nn.Module):
     Args:
         features: maps (B, 1, H, W) to (B, C, h, w), or to their mean (B, C).
         channels: C.
-        smallest: side below which an image is padded with zeros; its features would vanish.
+        smallest: side below which an image is padded with zeros: fewer than 2 x 2 features would
+            be left, and the norm of the last batch, where it is one image, have one number.
     """
 
-    def __init__(self, features: nn.Module, channels: int, smallest: int = 32) -> None:
+    def __init__(self, features: nn.Module, channels: int, smallest: int) -> None:
         super().__init__()
         self.features = features
         self.classify = nn.Linear(channels, 1)
@@ -63,7 +64,7 @@ def vgg16(width: int = PUBLISHED) -> Classifier:
             layers += [nn.Conv2d(before, after, 3, padding=1), nn.ReLU(inplace=True)]
             before = after
         layers.append(nn.MaxPool2d(2))
-    network = Classifier(nn.Sequential(*layers), before)
+    network = Classifier(nn.Sequential(*layers), before, smallest=64)
     init_kaiming(network)
     return network
 
@@ -83,7 +84,7 @@ def resnet50(width: int = PUBLISHED) -> Classifier:
         bias_downsample=False,
         widen_factor=width / PUBLISHED,
     )
-    return Classifier(features, 32 * width)
+    return Classifier(features, 32 * width, smallest=33)
 
 
 class ConvBN(nn.Sequential):
@@ -193,7 +194,7 @@ def inception_v3(width: int = PUBLISHED) -> Classifier:
         Side(reduce_d),
         *(module_e(before) for before in (1280, 2048)),
     )
-    return Classifier(features, of(2048), smallest=75)
+    return Classifier(features, of(2048), smallest=107)
 
 
 class Separable(nn.Sequential):
@@ -262,7 +263,7 @@ def xception(width: int = PUBLISHED) -> Classifier:
         Separable(of(1536), of(2048)),
         nn.ReLU(inplace=True),
     )
-    return Classifier(features, of(2048))
+    return Classifier(features, of(2048), smallest=71)
 
 
 CLASSIFIERS: dict[str, Callable[[int], Classifier]] = {

@@ -62,8 +62,20 @@ def test_every_parameter_learns(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_batch_of_one_image_trains(name):
     network = NETWORKS[name](4)
-    network(torch.randn(1, 1, 112, 128)).square().mean().backward()
+    network(torch.randn(1, 1, 24, 40)).square().mean().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in network.parameters())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_two_by_two_features_are_left_of_the_smallest_image(name):
+    network = CLASSIFIERS[name](4)
+    shapes = []
+    last = [m for m in network.modules() if isinstance(m, nn.Conv2d)][-1]
+    last.register_forward_hook(lambda _, __, out: shapes.append(min(out.shape[2:])))
+    if name == "vgg16":  # pooled once more
+        network.features[-1].register_forward_hook(lambda _, __, out: shapes.append(out.shape[2]))
+    network.eval()(torch.randn(1, 1, 5, 5))
+    assert shapes[-1] in {2, 3}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

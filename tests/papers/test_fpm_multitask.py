@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cardiac_mtl.cli import main
 from cardiac_mtl.configuration import build
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
@@ -168,6 +169,15 @@ def test_a_network_that_calls_everything_healthy_has_the_values_of_vgg16_in_tabl
     assert (positive.sensitivity, positive.specificity) == (1.0, 0.0)
     diseased = confusion(found[:, 1], label, positive=1)
     assert (diseased.sensitivity, diseased.specificity) == (0.0, 1.0)
+
+
+def test_a_training_that_diverges_ends_in_one_line(maps, tmp_path, capsys):
+    words = ["fit", "--config", "fpm_classification", "--config", "debug"]
+    words += ["--data.root", str(maps), "--data.matrix", "[64, 64]", "--data.num_folds", "3"]
+    words += ["--model.optimizer", "torch.optim.SGD", "--model.optimizer.lr", "1e30"]
+    assert main([*words, "--trainer.accelerator", "cpu", "--run_root", str(tmp_path)]) == 2
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("cardiac-mtl:")]
+    assert "epoch 1: the loss of label is not finite" in line
 
 
 @pytest.mark.parametrize(
