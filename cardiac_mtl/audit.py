@@ -82,6 +82,8 @@ def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
     data.root = root or data.root
     yield _images(data, split)
     yield _seen(identity, split)
+    if split.transductive:
+        yield _transductive(identity, split)
     yield _fitted(data, checkpoint["state_dict"])
     yield _selected(identity, origin, split)
     if data.crop_asks_reference:
@@ -93,7 +95,7 @@ def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
 
 def _folds(path: Path) -> tuple[list[Split], list[Claim]]:
     try:
-        splits = read_splits(path)
+        splits = read_splits(path, without_val=True)
     except UserError as error:
         if error.code not in {"patient_in_two_parts", "splits_changed"}:
             raise
@@ -152,7 +154,23 @@ def _seen(identity: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
     """Compare the patients that went through the training loop with the training part."""
     if "trained_on" not in identity:
         return Claim("training", "unknown", "the run did not record whom it saw")
-    return _within("training", identity["trained_on"], split.train, "the training part")
+    # with masks of their own, or of another sequence where the folds do not declare it
+    carried = set(identity.get("transferred_on", [])) - set(split.transductive)
+    found = sorted({*identity["trained_on"], *carried})
+    return _within("training", found, split.train, "the training part")
+
+
+def _transductive(identity: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
+    """State which test patients were seen in training, as the folds declare it."""
+    name = "transductive"
+    if "transferred_on" not in identity:
+        return Claim(name, "unknown", "the run did not record whose masks were carried over")
+    seen = set(split.transductive) & set(identity["transferred_on"])
+    evidence = (
+        f"images of {len(seen)} test patients were trained on with masks of their other sequences, "
+        "as the paper does; no mask of these images was"
+    )
+    return Claim(name, "holds", evidence)
 
 
 def _fitted(data: CardiacDataModule, weights: Mapping[str, Any]) -> Claim:

@@ -18,6 +18,7 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.function import MYOCARDIUM
 from cardiac_mtl.evaluation.indices import index_rows
+from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.evaluation.states import TOLERANCE_MM
 from cardiac_mtl.options import OptionParser
@@ -38,6 +39,7 @@ _NO_ROWS = CaseRows([], [], [], [])
 class _Scored(NamedTuple):
     rows: CaseRows
     indices: pd.DataFrame
+    pixels: pd.DataFrame
     findings: list[Finding]
 
 
@@ -179,21 +181,22 @@ def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
         try:
             collected = _collect(case, file, labels, with_image=False)
         except UserError as error:
-            return _Scored(_NO_ROWS, pd.DataFrame(), [of_error(error, case.case_id)])
+            return _Scored(
+                _NO_ROWS, pd.DataFrame(), pd.DataFrame(), [of_error(error, case.case_id)]
+            )
     warnings = [
         replace(finding, case=case.case_id) for finding in odd if finding.severity != "note"
     ]
     (row,) = case_table([case]).to_dict("records")
     info = {str(key): value for key, value in row.items()}
-    indices = pd.DataFrame()
+    indices = pixels = pd.DataFrame()
     if settings.indices:
         muscle = next((labels[name] for name in MYOCARDIUM if name in labels), None)
-        value = labels[settings.indices]
-        indices = index_rows(
-            collected, case.case_id, case.patient_id, settings.indices, value, muscle
-        )
+        what = (settings.indices, labels[settings.indices], muscle)
+        who = (collected, case.case_id, case.patient_id)
+        indices, pixels = index_rows(*who, *what), pixel_rows(*who, *what)
     rows = score_case(collected, info, labels, tolerance_mm=settings.tolerance_mm)
-    return _Scored(rows, indices, warnings)
+    return _Scored(rows, indices, pixels, warnings)
 
 
 def _collect(
@@ -244,6 +247,7 @@ def _write(
         write_csv(output / f"{name}.csv", frame)
     if settings.indices:
         write_csv(output / "indices.csv", pd.concat([one.indices for one in scored]))
+        write_csv(output / "pixels.csv", pd.concat([one.pixels for one in scored]))
     write_csv(output / "findings.csv", pd.DataFrame([vars(f) for f in findings]))
     (output / "table.md").write_text(to_markdown(table), encoding="utf-8")
     if len(frames.cases):

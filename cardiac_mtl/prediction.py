@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from cardiac_mtl.configuration import build, read_yaml
 from cardiac_mtl.console import quiet_libraries, say
-from cardiac_mtl.contracts import Prediction
+from cardiac_mtl.contracts import UNLABELLED, Prediction
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
+from cardiac_mtl.report.gallery import grey
+from cardiac_mtl.report.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
 from data_modules.cases import Case
 from data_modules.geometry import PreparedInput, first_pixel, restore
@@ -31,7 +33,8 @@ def run(arguments: Sequence[str]) -> int:
     quiet_libraries()
     parser = OptionParser(
         prog="cardiac-mtl predict",
-        description="Write <case>_mask.nii.gz in the input's own geometry, and predictions.csv.",
+        description="Write <case>_mask.nii.gz in the input's own geometry, and predictions.csv; "
+        "of whole cines <case>_loop.gif too.",
     )
     parser.add_argument("--run", type=Path, required=True, help="run directory that `fit` made")
     parser.add_argument(
@@ -90,7 +93,11 @@ class Predictor:
             prediction = self._predict(prepared.image)
             columns = self._columns(prediction, prepared)
             if "mask_prob" in prediction:
-                masks.append(self._mask(prediction["mask_prob"].numpy(), prepared))
+                probability = prediction["mask_prob"].numpy()
+                kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
+                masks.append(self._mask(probability, kept, prepared))
+                if prepared.image.ndim == 4:
+                    _write_cine(output, case.case_id, prepared.image, kept)
                 columns |= _measured(masks[-1], self.data.index_names)
             rows += [
                 {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
@@ -125,27 +132,44 @@ class Predictor:
         if "indices" not in prediction:
             return classes
         columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))
-        spacing = self.data.spacing_mm
-        if prepared.centre is not None and spacing is not None:
-            corner = first_pixel(prepared.volume, self.data.matrix, spacing, prepared.centre)
+        if prepared.centre is not None:
+            corner = first_pixel(
+                prepared.volume, self.data.matrix, prepared.spacing, prepared.centre
+            )
             for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
-                columns[name] = columns[name] + shift
+                if name in columns:
+                    columns[name] = columns[name] + shift
         return classes | {f"regressed_{name}": column.tolist() for name, column in columns.items()}
 
-    def _mask(self, probability: NDArray[np.float32], prepared: PreparedInput) -> sitk.Image:
-        """Turn (S, K, H, W) on the prepared grid into classes on the grid of the volume."""
-        _, volume, centre = prepared
-        kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
+    def _mask(
+        self, probability: NDArray[np.float32], kept: NDArray[np.uint8], prepared: PreparedInput
+    ) -> sitk.Image:
+        """Turn (S, K, H, W) on the prepared grid into classes on the grid of the volume.
+
+        Args:
+            probability: of each class.
+            kept: (S, H, W), the classes that are left of it after postprocessing.
+            prepared: what the volume was made into.
+        """
+        _, volume, spacing, centre = prepared
         classes = [
-            restore(
-                np.where(kept == k, probability[:, k], 0.0), volume, self.data.spacing_mm, centre
-            )
+            restore(np.where(kept == k, probability[:, k], 0.0), volume, spacing, centre)
             for k in range(1, probability.shape[1])
         ]
         stacked = np.stack([np.full_like(classes[0], 0.5), *classes])
         mask = sitk.GetImageFromArray(stacked.argmax(0).astype(np.uint8))
         mask.CopyInformation(volume)
         return mask
+
+
+def _write_cine(
+    output: Path, case_id: str, frames: NDArray[np.float32], mask: NDArray[np.uint8]
+) -> None:
+    """Write the loop of the slice (S, T, H, W) of which the mask (S, H, W) holds most."""
+    k = int((mask > 0).sum(axis=(1, 2)).argmax())
+    unknown = np.full_like(mask[k], UNLABELLED, dtype=np.int8)
+    shown = [Frame(image, unknown, mask[k]) for image in grey(frames[k])]
+    write_loop(output / f"{case_id}_loop.gif", shown, 1.0, f"{case_id}\nslice {k}")
 
 
 def _measured(mask: sitk.Image, index_names: Sequence[str]) -> dict[str, list[float]]:

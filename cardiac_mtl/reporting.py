@@ -1,7 +1,7 @@
 """`report`: tables, figures and one page from any number of runs."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,11 +11,11 @@ from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report import analysis, fidelity, infarcts, layout, quantities
-from cardiac_mtl.report.layout import Table
+from cardiac_mtl.report import analysis, layout
+from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.methods import Method, Run
-from cardiac_mtl.report.page import Page, Section, write_page
-from cardiac_mtl.report.plots import Picture, pictures, save
+from cardiac_mtl.report.page import Page, write_page
+from cardiac_mtl.report.sections import sections_of
 from cardiac_mtl.runs import IDENTITY, METRICS, now, read_identity
 
 _STRATA = ("pathology", "vendor", "centre")
@@ -89,13 +89,13 @@ def read_run(folder: Path) -> Run:
     frames = {}
     for name, wanted in (("slices", SLICE_COLUMNS), ("cases", CASE_COLUMNS), ("patients", ())):
         frames[name] = _read(folder / f"{name}.csv", wanted)
-    labels, indices = folder / "labels.csv", folder / "indices.csv"
+    for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
+        path = folder / f"{name}.csv"
+        frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
     metrics = folder / METRICS
     return Run(
         folder=folder,
         identity=read_identity(folder),
-        labels=_read(labels, ()) if labels.is_file() else pd.DataFrame({"class": []}),
-        indices=_read(indices, ()) if indices.is_file() else pd.DataFrame({"patient_id": []}),
         metrics=pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(),
         **frames,
     )
@@ -112,7 +112,7 @@ def write_report(
         title: of the page.
         columns: of the rows to stratify by.
     """
-    sections = _sections(methods, columns)
+    sections = sections_of(methods, columns)
     for folder in ("tables", "figures"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     images = {}
@@ -205,204 +205,3 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
             cases = method.cases["case_id"]
             whole = cases.str.replace(r"_ph\d+$", "", regex=True)
             method.cases[column] = cases.map(values).fillna(whole.map(values)).fillna("")
-
-
-def _sections(methods: Sequence[Method], columns: Sequence[str]) -> list[Section]:
-    volumes, by_region = analysis.headline(methods), analysis.areas(methods)
-    drawn = list(pictures(methods, volumes, by_region))
-
-    def of(*prefixes: str) -> list[Picture]:
-        return [picture for picture in drawn if picture.name.startswith(prefixes)]
-
-    def table(
-        name: str,
-        title: str,
-        caption: str,
-        full: pd.DataFrame,
-        shown: Callable[[pd.DataFrame], pd.DataFrame] = layout.numbers_shown,
-    ) -> list[Table]:
-        return [Table(name, title, caption, full, shown(full))] if len(full) else []
-
-    sections = [
-        Section(
-            "protocol",
-            "What was run",
-            "One row a run; selected_on says on which patients the checkpoint was chosen. A "
-            "value chosen on test patients is optimistic, and marked so in every table.",
-            table(
-                "protocol",
-                "Runs",
-                "From the run directories; commands stand in protocol.csv.",
-                analysis.protocols(methods),
-                layout.protocol_shown,
-            ),
-        ),
-        Section(
-            "results",
-            "Results",
-            "Folds of one experiment are pooled out of fold: every patient is scored once, by a "
-            "network that has not seen them.",
-            table(
-                "results",
-                "Volumes",
-                "Mean ± SD over volumes [95 % bootstrap interval by patients]. A missed or false "
-                " structure scores 0 and the diagonal of its image, and is counted; where "
-                "both masks are empty nothing is defined, and it is counted. Distances in mm, "
-                "surface Dice at the tolerance in the rows.",
-                volumes,
-                layout.headline_shown,
-            ),
-            of("boxes", "intervals"),
-        ),
-        Section(
-            "comparison",
-            "Comparison",
-            "Methods on the cases that both have scored.",
-            table(
-                "comparisons",
-                "Paired tests",
-                "Wilcoxon's signed-rank test on the means of patients, corrected by Holm over all "
-                "rows; Kolmogorov-Smirnov on volumes as in paper B, which takes the phases of one "
-                "patient as independent.",
-                analysis.comparisons(methods),
-                layout.comparisons_shown,
-            ),
-        ),
-        Section(
-            "areas",
-            "Areas",
-            "Absolute area errors of slices whose reference holds the label, mm².",
-            table(
-                "areas",
-                "By phase and region",
-                "Mean ± SD (median, slices). The first two slices that hold the label are basal, "
-                "the last two apical.",
-                by_region,
-                layout.areas_shown,
-            ),
-            of("area_errors"),
-        ),
-        Section(
-            "function",
-            "Quantities and function",
-            "Areas, volumes and ventricular function against their references.",
-            [
-                *table(
-                    "agreement",
-                    "Agreement",
-                    "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
-                    "random, absolute agreement, single measure. Areas of the slices of a patient "
-                    "are not independent.",
-                    quantities.agreement(methods),
-                    layout.agreement_shown,
-                ),
-                *table(
-                    "flags",
-                    "Impossible or suspicious function",
-                    "Nothing is clipped or left out.",
-                    quantities.function_flags(methods),
-                    layout.function_shown,
-                ),
-            ],
-            of("scatter", "bland_altman"),
-        ),
-        Section(
-            "infarcts",
-            "Infarct indices",
-            "Absolute errors of the seven indices by slice, regressed and measured in the "
-            "predicted mask; the orientation on the half circle, the centroid by its distance.",
-            [
-                *table(
-                    "infarct_indices",
-                    "Errors",
-                    "Mean ± SD [95 % bootstrap interval by patients] in mm², % of the myocardium, "
-                    "mm and degrees, over the slices in which both have the index.",
-                    infarcts.index_errors_of(methods),
-                    infarcts.errors_shown,
-                ),
-                *table(
-                    "infarct_comparisons",
-                    "Paired tests",
-                    "Second minus first on the slices of which both have the index; Wilcoxon's "
-                    "test on the means of patients, corrected by Holm over all rows.",
-                    infarcts.index_comparisons(methods),
-                ),
-            ],
-        ),
-        Section(
-            "strata",
-            "Strata",
-            "The same measures within groups of patients, and of slices.",
-            [
-                *table(
-                    "strata",
-                    "Volumes by group",
-                    "As in the table of results; small groups have wide intervals.",
-                    analysis.strata(methods, columns),
-                    layout.strata_shown,
-                ),
-                *table(
-                    "regions",
-                    "Slices by region",
-                    "In plane, over slices: not the Dice of volumes. Slices whose reference is "
-                    "without the label count where something was found in them.",
-                    analysis.regions(methods),
-                    layout.strata_shown,
-                ),
-            ],
-        ),
-        Section(
-            "consistency",
-            "Mask against regression",
-            "Where a method predicts the area twice, the disagreement of both is a quality flag "
-            "that needs no reference.",
-            [
-                *table(
-                    "consistency",
-                    f"Finding slices with Dice below {analysis.BAD_DICE}",
-                    "AUC of |segmented - regressed| over the larger of both; 0.5 is chance.",
-                    analysis.consistency(methods),
-                ),
-                *table(
-                    "suspects",
-                    "Cases to look at first",
-                    "Mean of the same over the slices of a case, 0 to 1, largest first.",
-                    analysis.suspects(methods),
-                ),
-            ],
-        ),
-        Section(
-            "classification",
-            "Classification",
-            "Each class as the positive one in turn, so that none is hidden behind a majority.",
-            table(
-                "classification",
-                "Classes",
-                "Threshold 0.5; ECE over ten bins of equal width.",
-                analysis.classification(methods),
-            ),
-            of("classification"),
-        ),
-        Section(
-            "training",
-            "Training",
-            "What the networks learned, by epoch.",
-            (),
-            of("training"),
-        ),
-        Section(
-            "papers",
-            "Beside the papers",
-            "Every published value that these runs answer. Where the data are other than the "
-            "paper's the two are not comparable, whatever their size.",
-            table(
-                "papers",
-                "Published values and ours",
-                "Ours with the 95 % interval by patients. MSD of paper B is in voxels in all "
-                "likelihood, and so is ours here. Commands stand in papers.csv.",
-                fidelity.fidelity(methods),
-                layout.fidelity_shown,
-            ),
-        ),
-    ]
-    return [section for section in sections if section.tables or section.pictures]

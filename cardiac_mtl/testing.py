@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from lightning import Trainer
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
@@ -16,15 +17,20 @@ from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.indices import index_rows
+from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.report.figures import curves, overlay
-from cardiac_mtl.report.gallery import FOLDER, write_gallery
+from cardiac_mtl.report.figures import curves, feature_maps, overlay
+from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
+from cardiac_mtl.report.loops import film, write_loop
 from cardiac_mtl.report.tables import in_markdown, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
+
+FIGURES = "figures"
+"""Folder of a run that holds the pictures of its test cases."""
 
 
 class TestOutputs(Callback):
@@ -43,7 +49,7 @@ class TestOutputs(Callback):
 
     @override
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:
-        self.collector = CaseCollector()
+        self.collector = CaseCollector(probabilities=_finds_infarcts(trainer.datamodule))  # type: ignore[attr-defined]
 
     @override
     def on_test_batch_end(
@@ -73,9 +79,12 @@ class TestOutputs(Callback):
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
         markdown, text = to_markdown(results), to_text(results)
-        if tuple(data.index_names) == INDEX_NAMES:
-            indices = pd.concat([_indices(case, table.iloc[case.row], data) for case in cases])
-            write_csv(self.run / "indices.csv", indices.assign(protocol=self.protocol))
+        if _finds_infarcts(data):
+            infos = [table.iloc[case.row] for case in cases]
+            of_cases = [_infarct(*pair, data) for pair in zip(cases, infos, strict=True)]
+            indices, pixels = (pd.concat(frames) for frames in zip(*of_cases, strict=True))
+            for name, frame in (("indices", indices), ("pixels", pixels)):
+                write_csv(self.run / f"{name}.csv", frame.assign(protocol=self.protocol))
             errors = index_summary(indices)
             markdown += "\n" + in_markdown(errors) + "\n"
             text += "\n\n" + errors.to_string(index=False)
@@ -83,6 +92,8 @@ class TestOutputs(Callback):
         names = [(str(table.iloc[case.row]["case_id"]), _shown(case, data)) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)
         pictures = self._draw(names, frames.cases)
+        pictures += _draw_loops(self.run, frames.cases)
+        pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
@@ -94,7 +105,7 @@ class TestOutputs(Callback):
         self, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame
     ) -> list[Path]:
         """Draw the curves and one overlay a case; return the pictures."""
-        folder = self.run / "figures"
+        folder = self.run / FIGURES
         folder.mkdir(exist_ok=True)
         pictures = []
         if (self.run / METRICS).is_file():
@@ -113,10 +124,17 @@ def _score(
     return score_case(cases[k], table.iloc[cases[k].row], data.labels, data.index_names)
 
 
-def _indices(case: CollectedCase, info: pd.Series, data: CardiacDataModule) -> pd.DataFrame:
+def _finds_infarcts(data: CardiacDataModule) -> bool:
+    return tuple(data.index_names) == INDEX_NAMES
+
+
+def _infarct(
+    case: CollectedCase, info: pd.Series, data: CardiacDataModule
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows of `indices.csv` and `pixels.csv` of a case."""
     ((label, value),) = data.labels.items()
-    who = str(info["case_id"]), str(info["patient_id"])
-    return index_rows(case, *who, label, value, data.muscle, wall_of_reference=True)
+    what = (case, str(info["case_id"]), str(info["patient_id"]), label, value, data.muscle)
+    return index_rows(*what, wall_of_reference=True), pixel_rows(*what)
 
 
 def _shown(case: CollectedCase, data: CardiacDataModule) -> CollectedCase:
@@ -145,6 +163,45 @@ def _overlay(
         subtitle=subtitle,
     )
     return picture
+
+
+def _draw_loops(run: Path, volumes: pd.DataFrame) -> list[Path]:
+    """Write a loop of each case of the gallery that has phases: the slice with most of it."""
+    files = {file.stem: file for file in (run / FOLDER).glob("*.npz")}
+    loops = []
+    for rank, name in choose(volumes).items():
+        windows = [window for _, window in of_patient(name, volumes, files)]
+        k = fullest(windows[0])
+        frames = film(windows, k)
+        if len(frames) > 1:
+            loops.append(run / FIGURES / f"{name}_loop.gif")
+            aspect = float(windows[0].spacing[1] / windows[0].spacing[2])
+            write_loop(loops[-1], frames, aspect, f"{name}\n{rank} of the test, slice {k}")
+    return loops
+
+
+@torch.inference_mode()
+def _draw_maps(
+    folder: Path, paper: Paper, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame
+) -> list[Path]:
+    """Draw what the network makes of the middle infarct, or structure, of the gallery's cases."""
+    pictures = []
+    chosen = set(choose(volumes).values())
+    for name, case in ((n, c) for n, c in names if n in chosen):
+        masks = [case.reference > 0] + ([] if case.predicted is None else [case.predicted > 0])
+        bearing = np.flatnonzero(next((m for m in masks if m.any()), masks[0]).any(axis=(1, 2)))
+        if not len(bearing):
+            continue
+        k = bearing[len(bearing) // 2]
+        seen = case.image[k] if case.frames is None else case.frames[:, k].astype(np.float32)
+        maps = paper.feature_maps(torch.from_numpy(seen)[None, None].to(paper.device))
+        if not maps:
+            break
+        pictures.append(folder / f"feature_maps_{name}.png")
+        held = {layer: found[0].float().cpu().numpy() for layer, found in maps.items()}
+        shown = [mask[k] for mask in masks]
+        feature_maps(pictures[-1], case.image[k], shown, held, title=f"{name}, slice {k}")
+    return pictures
 
 
 def _title(case_id: str, dice: float | None) -> str:

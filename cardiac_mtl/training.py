@@ -272,6 +272,7 @@ class CardiacCLI(LightningCLI):
             finished_at=now(),
             epochs=self.trainer.current_epoch,
             trained_on=self.datamodule.patients_seen("train"),
+            transferred_on=self.datamodule.patients_seen("train", transferred=True),
             validated_on=self.datamodule.patients_seen("other"),
             best_value=None if best is None else float(best),
         )

@@ -18,9 +18,17 @@ from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
+from data_modules.crops import central_start, centre_of_crop
 from data_modules.findings import OnError, notice, noticed, refuse
 from data_modules.folds import Folds
-from data_modules.geometry import Normalise, PreparedInput, apex_first, prepare_image, prepare_mask
+from data_modules.geometry import (
+    Centre,
+    Normalise,
+    PreparedInput,
+    apex_first,
+    prepare_image,
+    prepare_mask,
+)
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.readers import count_slices, read_volume
@@ -43,6 +51,7 @@ from data_modules.store import (
 
 PHANTOM = "phantom.json"
 """Marks a folder of phantom hearts: no number measured on them is one of a paper's data."""
+Part = Literal["train", "val", "test"]
 _STAGES: tuple[Literal["train", "other"], ...] = ("train", "other")
 
 
@@ -178,6 +187,10 @@ class CardiacDataModule(LightningDataModule):
         """Whether that place depends on a reference, which an unseen image does not have."""
         return False
 
+    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
+        """Return rows and columns of the prepared grid that a case is scored on; here all."""
+        return slice(None), slice(None)
+
     def target_scale(self) -> TargetScale:
         """Fit mean and SD of each index on the training patients, after `setup`; here 0 and 1."""
         count = len(self.index_names)
@@ -204,9 +217,17 @@ class CardiacDataModule(LightningDataModule):
         """The patients to train on: under the paper protocol those of validation too."""
         return self.split.train + (self.split.val if self.paper_protocol else ())
 
-    def patients_seen(self, stage: Literal["train", "other"]) -> list[str]:
-        """Return the patients of whom a batch went through training, or through another stage."""
-        rows = self._seen[stage].bool().numpy()
+    def patients_seen(
+        self, stage: Literal["train", "other"], *, transferred: bool = False
+    ) -> list[str]:
+        """Return the patients of whom a batch went through training, or through another stage.
+
+        Args:
+            stage: training, or all others.
+            transferred: those with a mask of another sequence, in place of those with their own.
+        """
+        carried = np.asarray([bool(case.transferred) for case in self.cases])
+        rows = self._seen[stage].bool().numpy() & (carried == transferred)
         return sorted(self.case_table["patient_id"].astype(str)[rows].unique())
 
     def share_seen(self) -> None:
@@ -249,12 +270,21 @@ class CardiacDataModule(LightningDataModule):
         """Find the cases and deal the patients, without reading an image."""
         assert self.root is not None
         self._seed = torch.initial_seed() % 2**32  # of the run: epochs are seeded anew
-        self.cases = self.find_cases(self.root)
-        check_cases(self.cases, self.root)
+        found = self.find_cases(self.root)
+        check_cases(found, self.root)
+        self.splits = self.deal(found)
+        check_fold(self.fold, len(self.splits))
+        self.cases = self.cases_to_prepare(found)
         self.case_table = case_table(self.cases)
         self._seen = {stage: torch.zeros(len(self.cases), dtype=torch.uint8) for stage in _STAGES}
-        self.splits = self.folds.deal(self.case_table)
-        check_fold(self.fold, len(self.splits))
+
+    def deal(self, found: Sequence[Case]) -> list[Split]:
+        """Return the folds of the patients of some cases."""
+        return self.folds.deal(case_table(found))
+
+    def cases_to_prepare(self, found: Sequence[Case]) -> list[Case]:
+        """Return the cases of the store, whatever the fold; here those that were found."""
+        return list(found)
 
     def read_image(self, case: Case) -> sitk.Image:
         """Return the volume that the mask of a case belongs to."""
@@ -272,17 +302,23 @@ class CardiacDataModule(LightningDataModule):
         """Do what `prepare_case` says, which gives what is noticed its case."""
         volume = self.read_image(case)
         mask = self.read_mask(case, volume)
-        image = self.prepare_volume(volume)
+        return self.on_grid(volume, mask, self.centre_of(case, volume))
+
+    def on_grid(
+        self, volume: sitk.Image, mask: sitk.Image | None, centre: Centre | None
+    ) -> PreparedCase:
+        """Bring a volume and its mask, if it has one, to the prepared grid around a centre."""
+        image, spacing = self.prepare_volume(volume, centre), self.spacing_of(volume)
         prepared = (
             unannotated_like(image)
             if mask is None
-            else prepare_mask(mask, self.matrix, self.spacing_mm)
+            else prepare_mask(mask, self.matrix, spacing, centre)
         )
         base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
         return PreparedCase(
             image=image[base_to_apex],
             mask=prepared[base_to_apex],
-            spacing=(volume.GetSpacing()[2], *self.spacing_of(volume)),
+            spacing=(volume.GetSpacing()[2], *spacing),
         )
 
     def prepare_input(self, case: Case) -> PreparedInput:
@@ -292,7 +328,9 @@ class CardiacDataModule(LightningDataModule):
             UserError: a file is damaged, or the crop asks for a reference that is not there.
         """
         volume = self.read_image(case)
-        return PreparedInput(self.prepare_volume(volume), volume)
+        centre = self.centre_of(case, volume)
+        image = self.prepare_volume(volume, centre)
+        return PreparedInput(image, volume, self.spacing_of(volume), centre)
 
     def spacing_of(self, volume: sitk.Image) -> tuple[float, float]:
         """Return the spacing of rows and columns of the prepared grid of a volume, in mm."""
@@ -301,35 +339,41 @@ class CardiacDataModule(LightningDataModule):
         column_mm, row_mm, _ = volume.GetSpacing()
         return row_mm, column_mm
 
-    def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
-        """Return rows and columns of the prepared grid that a case is scored on; here all."""
-        return slice(None), slice(None)
+    def centre_of(self, case: Case, volume: sitk.Image) -> Centre | None:  # noqa: ARG002 - others ask it
+        """Place the grid of an image of whatever part; None for the centre of the volume."""
+        if self.spacing_mm is not None:
+            return None
+        columns, rows, _ = volume.GetSize()
+        return centre_of_crop(central_start((rows, columns), self.matrix), self.matrix)
 
-    def prepare_volume(self, volume: sitk.Image) -> NDArray[np.float32]:
+    def prepare_volume(
+        self, volume: sitk.Image, centre: Centre | None = None
+    ) -> NDArray[np.float32]:
         """Bring a volume (slices, rows, columns) to the prepared grid (S, H, W), normalised."""
-        return prepare_image(volume, self.matrix, self.spacing_mm, self.normalise)
+        spacing = self.spacing_of(volume)
+        return prepare_image(volume, self.matrix, spacing, self.normalise, centre)
 
     @override
     def train_dataloader(self) -> DataLoader[Batch]:
-        patients = self.training_patients
-        self._train_dataset = self._dataset(patients, repeats=1 + self.copies)
-        if self.balance_classes:
-            positions = self._train_dataset.positions
-            classes = self.case_table["label"].to_numpy()[self.store.case[positions]]
-            self._train_dataset.positions = balanced(positions, classes)
-        sampler = ResumableSampler(
-            self._train_dataset,
-            num_replicas=self.trainer.world_size if self.trainer else 1,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            seed=self.folds.seed,
-        )
-        return self._loader(self._train_dataset, sampler)
+        self._train_dataset = self._dataset("train")
+        return self._train_loader(self._train_dataset)
+
+    def _train_loader(self, dataset: SliceDataset) -> DataLoader[Batch]:
+        return self._loader(dataset, ResumableSampler(dataset, **self._shares()))
+
+    def _shares(self) -> dict[str, Any]:
+        """Return how samples are shuffled and shared out to the processes."""
+        return {
+            "num_replicas": self.trainer.world_size if self.trainer else 1,
+            "rank": self.trainer.global_rank if self.trainer else 0,
+            "seed": self.folds.seed,
+        }
 
     @override
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         if self.selection_part == "none":
             return []
-        part = self._dataset(getattr(self.split, self.selection_part))
+        part = self._dataset(self.selection_part)
         if self.trainer is not None and self.trainer.world_size > 1:
             # without repetition, but where there are more processes than slices
             ours = np.arange(self.trainer.global_rank, len(part), self.trainer.world_size)
@@ -338,7 +382,7 @@ class CardiacDataModule(LightningDataModule):
 
     @override
     def test_dataloader(self) -> DataLoader[Batch]:
-        return self._loader(self._dataset(self.split.test))
+        return self._loader(self._dataset("test"))
 
     @override
     def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
@@ -413,15 +457,30 @@ class CardiacDataModule(LightningDataModule):
             settings,
         )
 
-    def _dataset(self, patients: Sequence[str], repeats: int = 1) -> SliceDataset:
+    def positions_of(self, part: Part) -> NDArray[np.intp]:
+        """Return the slices of the store that a part asks for; one epoch of them in training."""
+        patients = self.training_patients if part == "train" else getattr(self.split, part)
         rows = np.flatnonzero(self.case_table["patient_id"].isin(patients))
+        positions = self.store.slices_of(rows.tolist())
+        if part != "train":
+            return positions
+        if self.balance_classes:
+            classes = self.case_table["label"].to_numpy()[self.store.case[positions]]
+            positions = balanced(positions, classes)
+        return np.tile(positions, 1 + self.copies)
+
+    def _dataset(self, part: Part) -> SliceDataset:
+        """Return what a part reads: the one place that keeps withheld masks from all but test."""
+        positions = self.positions_of(part)
+        if part != "test":
+            withheld = np.asarray([case.withheld for case in self.cases])
+            positions = positions[~withheld[self.store.case[positions]]]
         return SliceDataset(
             self.store,
-            self.store.slices_of(rows.tolist()),
+            positions,
             indices=self.known_indices(),
             label=torch.tensor(self.case_table["label"].to_numpy()),
             transferred=torch.tensor([bool(case.transferred) for case in self.cases]),
-            repeats=repeats,
         )
 
     def _loader(

@@ -37,6 +37,12 @@ class Case:
     label: int = UNLABELLED
     transferred: str = ""
     """Sequence of the patient that the mask was carried over from, empty where it is its own."""
+    source: tuple[Path, ...] = ()
+    """Files of the volume that a carried over mask was drawn on."""
+    crop: int | None = None
+    """Which crop for training it is; None where it is cropped as an unseen image is."""
+    withheld: bool = False
+    """Whether the mask is a reference that no part but the test part may read."""
     other: Mapping[str, str] = field(default_factory=dict)
     """Further columns of the source's table: folds may be stratified by them."""
 

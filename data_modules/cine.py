@@ -184,24 +184,24 @@ class CineDataModule(CardiacDataModule):
         image = prepare_frames(
             cine.frames, cine.volume, self.matrix, self.spacing_mm, centre, self.frames
         )
-        return PreparedInput(image, cine.volume, centre)
+        return PreparedInput(image, cine.volume, self.spacing_of(cine.volume), centre)
 
     @override
     def read_and_prepare(self, case: Case) -> PreparedCase:
-        image, volume, centre = self.prepare_input(case)
+        image, volume, spacing, centre = self.prepare_input(case)
         mask = self.read_mask(case, volume)
         prepared = (
             np.full((len(image), *self.matrix), UNLABELLED, np.int8)
             if mask is None
-            else prepare_mask(mask, self.matrix, self.spacing_mm, centre)
+            else prepare_mask(mask, self.matrix, spacing, centre)
         )
         base_to_apex = slice(None, None, -1 if apex_first(volume) else 1)
         assert centre is not None
         return PreparedCase(
             image=image[base_to_apex],
             mask=prepared[base_to_apex],
-            spacing=(volume.GetSpacing()[2], self.spacing_mm, self.spacing_mm),
-            origin=first_pixel(volume, self.matrix, self.spacing_mm, centre),
+            spacing=(volume.GetSpacing()[2], *spacing),
+            origin=first_pixel(volume, self.matrix, spacing, centre),
         )
 
     @override

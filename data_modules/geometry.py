@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cardiac_mtl.contracts import UNLABELLED
 
@@ -12,6 +13,8 @@ Normalise = Literal["volume", "slice"]
 """Over which voxels an image is brought to mean 0 and SD 1."""
 Centre = tuple[float, float]
 """Row and column within a volume, in pixels; whole numbers are centres of pixels."""
+Spacing = float | tuple[float, float]
+"""In plane, in mm: of square pixels, or of rows and columns."""
 
 
 class PreparedInput(NamedTuple):
@@ -21,22 +24,21 @@ class PreparedInput(NamedTuple):
     """(S, H, W), or (S, T, H, W) of a cine; slices in the order of the file."""
     volume: sitk.Image
     """As the file has it, phase 0 of a cine."""
+    spacing: tuple[float, float]
+    """Of rows and columns of the grid in mm."""
     centre: Centre | None = None
     """Of the grid, within the volume; None for the centre of the volume."""
 
 
 def prepared_grid(
-    image: sitk.Image,
-    matrix: tuple[int, int],
-    spacing_mm: float | None,
-    centre: Centre | None = None,
+    image: sitk.Image, matrix: tuple[int, int], spacing_mm: Spacing, centre: Centre | None = None
 ) -> sitk.Image:
     """Return an empty grid around a place in a volume, its slices untouched.
 
     Args:
         image: volume whose first two axes lie in plane.
         matrix: rows and columns of the grid.
-        spacing_mm: in-plane spacing of the grid; None for the pixels of the volume, each on one.
+        spacing_mm: in-plane spacing of the grid.
         centre: the in-plane centre of the volume without it.
 
     Returns:
@@ -46,16 +48,9 @@ def prepared_grid(
     columns, rows, slices = image.GetSize()
     grid = sitk.Image([matrix[1], matrix[0], slices], sitk.sitkUInt8)
     grid.SetDirection(image.GetDirection())
-    column_mm, row_mm, slice_mm = image.GetSpacing()
-    if spacing_mm is None:
-        row, column = (
-            central_start(n, side) + (side - 1) / 2
-            for n, side in zip((rows, columns), matrix, strict=True)
-        )
-    else:
-        row_mm = column_mm = spacing_mm
-        row, column = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
-    grid.SetSpacing([column_mm, row_mm, slice_mm])
+    row_mm, column_mm = rows_and_columns(spacing_mm)
+    grid.SetSpacing([column_mm, row_mm, image.GetSpacing()[2]])
+    row, column = ((rows - 1) / 2, (columns - 1) / 2) if centre is None else centre
     middle = image.TransformContinuousIndexToPhysicalPoint([column, row, 0.0])
     half = grid.TransformContinuousIndexToPhysicalPoint(
         [(matrix[1] - 1) / 2, (matrix[0] - 1) / 2, 0.0]
@@ -64,44 +59,26 @@ def prepared_grid(
     return grid
 
 
-def central_start(size: int, side: int) -> int:
-    """Return the first pixel of the crop in the middle, below 0 where pixels are added.
-
-    Examples:
-        >>> central_start(218, 224), central_start(217, 224), central_start(256, 224)
-        (-3, -4, 16)
-    """
-    return (size - side) // 2
-
-
-def reached_part(size: tuple[int, int], matrix: tuple[int, int]) -> tuple[slice, slice]:
-    """Return rows and columns of a grid of native pixels that an image of some size reaches.
-
-    Examples:
-        >>> reached_part((256, 218), (256, 224))
-        (slice(0, 256, None), slice(3, 221, None))
-    """
-    starts = [central_start(n, side) for n, side in zip(size, matrix, strict=True)]
-    rows, columns = (
-        slice(max(-start, 0), min(n - start, side))
-        for n, side, start in zip(size, matrix, starts, strict=True)
-    )
-    return rows, columns
+def rows_and_columns(spacing_mm: Spacing) -> tuple[float, float]:
+    """Return the spacing of rows and that of columns."""
+    return spacing_mm if isinstance(spacing_mm, tuple) else (spacing_mm, spacing_mm)
 
 
 def prepare_image(
     image: sitk.Image,
     matrix: tuple[int, int],
-    spacing_mm: float | None,
+    spacing_mm: Spacing,
     normalise: Normalise = "volume",
+    centre: Centre | None = None,
 ) -> NDArray[np.float32]:
     """Normalise a volume to mean 0 and SD 1 and resample it linearly in plane.
 
     Args:
         image: volume, any intensity unit.
         matrix: rows and columns of the result.
-        spacing_mm: in-plane spacing of the result; None for the pixels of the volume.
+        spacing_mm: in-plane spacing of the result.
         normalise: over the whole volume, or over each slice, where slices differ in brightness.
+        centre: of the result, within the image; that of the image without it.
 
     Returns:
         (S, H, W); 0, the mean, where the volume does not reach.
@@ -111,15 +88,57 @@ def prepare_image(
         part -= part.mean(dtype=np.float64).astype(np.float32)  # noqa: PLW2901 - in place
         # of values about 0, so that a sum in single precision is exact enough
         part /= max(float(np.vdot(part, part) / part.size) ** 0.5, 1e-6)  # noqa: PLW2901
-    rows, columns = _samples(image, prepared_grid(image, matrix, spacing_mm))
+    rows, columns = _samples(image, prepared_grid(image, matrix, spacing_mm, centre))
     return _lerp(_lerp(voxels, rows, axis=1), columns, axis=2)
+
+
+def prepare_foreground(
+    image: sitk.Image,
+    matrix: tuple[int, int],
+    spacing_mm: Spacing,
+    normalise: Normalise,
+    centre: Centre | None = None,
+) -> NDArray[np.float32]:
+    """Resample a volume linearly in plane, then bring its foreground to mean 0 and SD 1.
+
+    Air around the body, and what a scanner set to 0, count for neither mean nor SD.
+
+    Args:
+        image: volume, whole numbers as intensities.
+        matrix: rows and columns of the result.
+        spacing_mm: in-plane spacing of the result.
+        normalise: over the foreground of the whole crop, or of each slice of it.
+        centre: of the result, within the image; that of the image without it.
+
+    Returns:
+        (S, H, W); 0, the mean, where the volume does not reach.
+    """
+    voxels = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
+    rows, columns = _samples(image, prepared_grid(image, matrix, spacing_mm, centre))
+    prepared = _lerp(_lerp(voxels, rows, axis=1), columns, axis=2)
+    reached = np.outer(rows.inside, columns.inside)
+    for part in prepared if normalise == "slice" else [prepared]:
+        held = part[_foreground(part) & reached]
+        # intensities all below 1: nothing tells the body from the air
+        seen = held if held.size else part[..., reached]
+        part -= seen.mean(dtype=np.float64).astype(np.float32)  # noqa: PLW2901 - in place
+        part /= max(float(seen.std(dtype=np.float64)), 1e-6)  # noqa: PLW2901
+    prepared *= reached
+    return prepared
+
+
+def _foreground(image: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Return where a slice, or each slice of a stack, is at least 1, its holes filled."""
+    slices = image.reshape(-1, *image.shape[-2:])
+    filled = np.stack([ndimage.binary_fill_holes(one >= 1) for one in slices])
+    return filled.reshape(image.shape)
 
 
 def prepare_frames(
     frames: NDArray[np.float32],
     image: sitk.Image,
     matrix: tuple[int, int],
-    spacing_mm: float,
+    spacing_mm: Spacing,
     centre: Centre,
     count: int,
 ) -> NDArray[np.float32]:
@@ -174,10 +193,7 @@ def resample_beat(frames: NDArray[np.float32], count: int) -> NDArray[np.float32
 
 
 def prepare_mask(
-    mask: sitk.Image,
-    matrix: tuple[int, int],
-    spacing_mm: float | None,
-    centre: Centre | None = None,
+    mask: sitk.Image, matrix: tuple[int, int], spacing_mm: Spacing, centre: Centre | None = None
 ) -> NDArray[np.int8]:
     """Resample a mask to the prepared grid by nearest neighbour.
 
@@ -252,7 +268,7 @@ def _lerp(voxels: NDArray[np.float32], at: _Samples, axis: int) -> NDArray[np.fl
 
 
 def first_pixel(
-    image: sitk.Image, matrix: tuple[int, int], spacing_mm: float, centre: Centre
+    image: sitk.Image, matrix: tuple[int, int], spacing_mm: Spacing, centre: Centre
 ) -> tuple[float, float]:
     """Return row and column of the first pixel of a prepared grid, in mm from that of the file.
 
@@ -263,9 +279,12 @@ def first_pixel(
         centre: of the grid, row and column in pixels of the file.
     """
     column_mm, row_mm, _ = image.GetSpacing()
+    grid = rows_and_columns(spacing_mm)
     row, column = (
-        place * step - (count - 1) / 2 * spacing_mm
-        for place, step, count in zip(centre, (row_mm, column_mm), matrix, strict=True)
+        place * step - (count - 1) / 2 * of_grid
+        for place, step, count, of_grid in zip(
+            centre, (row_mm, column_mm), matrix, grid, strict=True
+        )
     )
     return row, column
 
@@ -286,7 +305,7 @@ def apex_first(image: sitk.Image) -> bool:
 def restore(
     prepared: NDArray[np.float32],
     like: sitk.Image,
-    spacing_mm: float | None,
+    spacing_mm: Spacing,
     centre: Centre | None = None,
 ) -> NDArray[np.float32]:
     """Bring a map from the prepared grid back to the grid of the file, linearly.

@@ -64,11 +64,20 @@ def balanced(positions: NDArray[np.intp], classes: NDArray[np.integer]) -> NDArr
     Returns:
         Unlabelled samples, then each class in turn.
 
+    Raises:
+        UserError: none has a label.
+
     Examples:
         >>> balanced(np.arange(4), np.array([0, 1, 0, 0]))
         array([0, 2, 3, 1, 1, 1])
     """
     names, counts = np.unique(classes[classes != UNLABELLED], return_counts=True)
+    if not names.size:
+        raise UserError(
+            "no case of the training part has a label",
+            where="data.balance_classes",
+            fix="fill the column `label`, or see data.label_from",
+        )
     parts = [np.resize(positions[classes == name], counts.max()) for name in names]
     return np.concatenate([positions[classes == UNLABELLED], *parts])
 

@@ -21,7 +21,51 @@ class ResumableSampler(DistributedSampler[Batch]):
     @override
     def __iter__(self) -> Iterator[Any]:
         seen, self.seen = self.seen, 0
-        return islice(super().__iter__(), seen, None)
+        return islice(self.order(), seen, None)
+
+    def order(self) -> Iterator[Any]:
+        """Return the samples of this process in the epoch under way."""
+        return super().__iter__()
+
+
+class PairedSampler(ResumableSampler):
+    """Joins every sub-batch of labelled samples by as many of another kind.
+
+    An epoch is one pass over the labelled samples. The others are drawn without replacement,
+    anew each epoch; where they are fewer, they are shuffled again once all have come.
+
+    Args:
+        labelled: how many there are; samples 0, 1, ... of the data set.
+        others: how many follow them, at least 1.
+        sub_batch: labelled samples of a batch, which has twice as many; fewer in the last.
+        shares: see `DistributedSampler`. The order depends on its seed and on the epoch alone.
+    """
+
+    def __init__(self, labelled: int, others: int, sub_batch: int, **shares: Any) -> None:  # noqa: ANN401 - its own
+        super().__init__(range(labelled), **shares)  # type: ignore[arg-type]
+        self.others = others
+        self.sub_batch = sub_batch
+
+    @override
+    def order(self) -> Iterator[int]:
+        labelled = list(super().order())
+        others = self._others()
+        for first in range(0, len(labelled), self.sub_batch):
+            of_batch = slice(first, first + self.sub_batch)
+            yield from labelled[of_batch]
+            yield from others[of_batch]
+
+    @override
+    def __len__(self) -> int:
+        return 2 * self.num_samples
+
+    def _others(self) -> list[int]:
+        """Return as many others as this process has labelled samples."""
+        generator = torch.Generator().manual_seed(self.seed + self.epoch)
+        rounds = -(-self.total_size // self.others)
+        drawn = [torch.randperm(self.others, generator=generator) for _ in range(rounds)]
+        ours = torch.cat(drawn)[self.rank : self.total_size : self.num_replicas]
+        return (ours + len(self.dataset)).tolist()  # type: ignore[arg-type]
 
 
 class BatchLoader(DataLoader[Batch]):

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,11 @@ class Split:
     fold: int
     train: tuple[str, ...]
     val: tuple[str, ...]
+    """Empty where nobody is left to choose the epoch on."""
     test: tuple[str, ...]
+    transductive: tuple[str, ...] = ()
+    """Patients of the test part whose images are trained on, with masks carried over from their
+    other sequences; never with masks of their own."""
 
 
 def make_splits(
@@ -130,13 +134,16 @@ def thin(split: Split, fraction: float, strata: Mapping[str, str], seed: int = 0
     return replace(split, train=tuple(sorted(kept)))
 
 
-def read_splits(path: Path, patients: Sequence[str] | None = None) -> list[Split]:
+def read_splits(
+    path: Path, patients: Sequence[str] | None = None, *, without_val: bool = False
+) -> list[Split]:
     """Read folds that somebody else made.
 
     Args:
         path: JSON as `save_splits` writes it, or a bare list of folds, each with lists of patients
             under `train`, `val` and `test`.
         patients: all that there are; None when only the file is looked at.
+        without_val: accept an empty validation part.
 
     Returns:
         In the order of the file.
@@ -149,7 +156,8 @@ def read_splits(path: Path, patients: Sequence[str] | None = None) -> list[Split
     folds = content.get("folds") if isinstance(content, dict) else content
     if not isinstance(folds, list) or not folds:
         raise _unfit(path, "holds no folds")
-    splits = [_split(fold, number, path) for number, fold in enumerate(folds)]
+    empty = {"val"} if without_val else set()
+    splits = [_split(fold, number, path, empty) for number, fold in enumerate(folds)]
     if isinstance(content, dict) and content.get("sha256") not in {None, digest(splits)}:
         raise UserError(
             "the folds are not those of its sha256",
@@ -171,7 +179,7 @@ def read_splits(path: Path, patients: Sequence[str] | None = None) -> list[Split
 
 
 def check_disjoint(split: Split, where: str) -> None:
-    """Refuse a fold that has one patient in two parts.
+    """Refuse a fold that has one patient in two parts, but for those it declares transductive.
 
     Raises:
         UserError: see above.
@@ -185,6 +193,37 @@ def check_disjoint(split: Split, where: str) -> None:
             fix="give every patient to one part",
             code="patient_in_two_parts",
         )
+    if others := sorted(set(split.transductive) - set(split.test)):
+        raise UserError(
+            f"patient {others[0]!r} is transductive and not in the test part of fold {split.fold}",
+            where=where,
+            fix="list there patients of the test part alone",
+        )
+
+
+def take_validation(split: Split, candidates: Sequence[str], count: int, seed: int = 0) -> Split:
+    """Move some training patients to the validation part, and what was there to training.
+
+    Args:
+        split: of one fold.
+        candidates: who may validate; those in the test part do not.
+        count: of the validation patients; 0 leaves the part empty.
+        seed: another seed, another choice.
+
+    Raises:
+        UserError: nobody of the candidates would be left to train on.
+    """
+    rest = [*split.train, *split.val]
+    able = sorted(set(candidates) & set(rest), key=lambda p: _hash(f"{seed}:{split.fold}:{p}"))
+    if not 0 <= count < max(len(able), 1):
+        raise UserError(
+            f"{count} of {len(able)} labelled patients of fold {split.fold} to validate",
+            where="data.val_patients",
+            fix="leave at least one to train on",
+        )
+    val = able[:count]
+    train = sorted(patient for patient in rest if patient not in set(val))
+    return replace(split, train=tuple(train), val=tuple(sorted(val)))
 
 
 def _json(path: Path) -> Any:  # noqa: ANN401 - whatever is in there
@@ -196,14 +235,17 @@ def _json(path: Path) -> Any:  # noqa: ANN401 - whatever is in there
         ) from error
 
 
-def _split(fold: Any, number: int, path: Path) -> Split:  # noqa: ANN401 - whatever is in there
-    parts = [
-        fold.get(part) if isinstance(fold, dict) else None for part in ("train", "val", "test")
-    ]
-    for name, part in zip(("train", "val", "test"), parts, strict=True):
-        if not isinstance(part, list) or not part or not all(isinstance(p, str) for p in part):
+def _split(fold: Any, number: int, path: Path, empty: Collection[str]) -> Split:  # noqa: ANN401 - whatever is in there
+    given = fold if isinstance(fold, dict) else {}
+    parts = {name: given.get(name) for name in ("train", "val", "test")}
+    parts["transductive"] = given.get("transductive", [])
+    for name, part in parts.items():
+        may_be_empty = name == "transductive" or name in empty
+        listed = isinstance(part, list) and all(isinstance(p, str) for p in part)
+        if not listed or not (part or may_be_empty):
             raise _unfit(path, f"fold {number} has no list of patients under {name!r}")
-    return Split(number, *(tuple(sorted(part)) for part in parts if part))
+    named = {name: tuple(sorted(part or [])) for name, part in parts.items()}
+    return Split(number, **named)
 
 
 def _unfit(path: Path, what: str) -> UserError:
@@ -227,7 +269,7 @@ def check_fold(fold: int, num_folds: int) -> None:
 
 def digest(splits: Sequence[Split]) -> str:
     """Return the sha256 of all folds, the same on every machine."""
-    text = json.dumps([asdict(split) for split in splits], sort_keys=True, separators=(",", ":"))
+    text = json.dumps([_plain(split) for split in splits], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -245,11 +287,19 @@ def save_splits(path: Path, name: str, splits: Sequence[Split], seed: int) -> No
         "num_folds": len(splits),
         "seed": seed,
         "sha256": digest(splits),
-        "folds": [asdict(split) for split in splits],
+        "folds": [_plain(split) for split in splits],
     }
     temporary = path.with_name(f".{path.name}")
     temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _plain(split: Split) -> dict[str, Any]:
+    """Return a fold as JSON has it; nothing under `transductive` where nobody is."""
+    plain = asdict(split)
+    if not split.transductive:
+        del plain["transductive"]  # the hashes of all other folds stay what they were
+    return plain
 
 
 def _shuffled(strata: Mapping[str, str], seed: int) -> list[list[str]]:

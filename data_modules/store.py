@@ -94,7 +94,7 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
     Returns:
         64 hexadecimal digits. The bytes of every file count, not its name or its date (P12).
     """
-    files = [(*case.image, *case.mask, *case.myocardium) for case in cases]
+    files = [(*case.image, *case.mask, *case.myocardium, *case.source) for case in cases]
     known = iter(digests([file for of_case in files for file in of_case if file], cache))
     content = [
         [
@@ -102,7 +102,8 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
             [next(known) for _ in case.image],
             [p and next(known) for p in case.mask],
             # nothing where there is none: the keys of data sets without it stay what they were
-            *[next(known) for _ in case.myocardium],
+            *[next(known) for _ in (*case.myocardium, *case.source)],
+            *([] if case.crop is None else [case.crop]),
         ]
         for case in cases
     ]
@@ -292,12 +293,11 @@ class SliceDataset(Dataset[Batch]):
 
     Args:
         store: of the whole data set.
-        positions: (N,), slices of this part.
+        positions: (N,), slices of this part; one that an epoch holds twice comes twice.
         indices: float32 (slices, K), of each slice of the store, NaN where the data module
             computes them of the mask of the batch.
         label: (cases,), label of each row of the case table.
         transferred: bool (cases,), whose mask was carried over from another sequence.
-        repeats: passes over the slices that make one epoch.
     """
 
     def __init__(
@@ -307,10 +307,9 @@ class SliceDataset(Dataset[Batch]):
         indices: Tensor,
         label: Tensor,
         transferred: Tensor,
-        repeats: int = 1,
     ) -> None:
         self.store = store
-        self.positions = np.tile(positions, repeats)
+        self.positions = positions
         self.indices = indices
         self.label = label
         self.transferred = transferred

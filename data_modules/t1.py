@@ -22,8 +22,8 @@ from cardiac_mtl.contracts import T1Study
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation
 from data_modules.cases import Case
+from data_modules.crops import Size, central_start
 from data_modules.findings import OnError, notice, refuse
-from data_modules.geometry import reached_part
 from data_modules.manifest import TABLE, ManifestDataModule, Row, case_of, read_table, with_phases
 from data_modules.readers import shape_of
 from data_modules.store import Plan
@@ -117,7 +117,7 @@ class T1DataModule(ManifestDataModule):
             _notice_odd_wall(sitk.GetArrayViewFromImage(image)[inside], case.image[0])
         return mask
 
-    def _size(self, row: int) -> tuple[int, int]:
+    def _size(self, row: int) -> Size:
         """Return rows and columns of the map of a row of the case table, as its header has them."""
         columns, rows, *_ = shape_of(self.cases[row].image[0])
         return rows, columns
@@ -150,6 +150,20 @@ def _cases_of(row: Row) -> list[Case]:
         )
     ((files, frame),) = phases
     return [replace(case, image=files, frame=frame)]
+
+
+def reached_part(size: Size, matrix: Size) -> tuple[slice, slice]:
+    """Return rows and columns of a grid of native pixels that an image of some size reaches.
+
+    Examples:
+        >>> reached_part((256, 218), (256, 224))
+        (slice(0, 256, None), slice(3, 221, None))
+    """
+    rows, columns = (
+        slice(max(-start, 0), min(n - start, side))
+        for n, side, start in zip(size, matrix, central_start(size, matrix), strict=True)
+    )
+    return rows, columns
 
 
 def _refuse_other_units(voxels: NDArray[np.float32], where: Path) -> None:

@@ -8,9 +8,11 @@ import pandas as pd
 import pytest
 import torch
 
+from cardiac_mtl import audit as audits
 from cardiac_mtl.cli import main
 from cardiac_mtl.runs import BEST, IDENTITY
 from data_modules import manifest
+from data_modules.splits import Split
 
 QUICK = ["--config", "debug", "--trainer.accelerator", "cpu", "--data.num_folds", "3"]
 
@@ -136,3 +138,34 @@ def test_a_scale_of_targets_is_fitted_again_and_compared(small_data, tmp_path, c
     checkpoint["state_dict"]["scale.mean"][0] += 1
     torch.save(checkpoint, run / BEST)
     assert failing(audit(capsys, "--run", run)[1]) == ["fitted"]
+
+
+@pytest.mark.parametrize(
+    ("trained", "transferred", "declared", "verdict"),
+    [
+        (["a"], ["c"], ("c",), "holds"),
+        (["a"], ["b"], ("c",), "holds"),  # of the training part: no declaration is needed
+        (["a", "c"], ["c"], ("c",), "FAILS"),  # with a mask of its own
+        (["a"], ["c", "d"], ("c",), "FAILS"),  # not declared
+        (["a"], ["c"], (), "FAILS"),
+    ],
+)
+def test_only_declared_test_patients_may_train_and_under_other_masks_alone(
+    trained, transferred, declared, verdict
+):
+    split = Split(0, ("a", "b"), (), ("c", "d"), declared)
+    identity = {"trained_on": trained, "transferred_on": transferred}
+    assert audits._seen(identity, split).verdict == verdict
+    claim = audits._transductive(identity, split)
+    of_test = len(set(transferred) & set(declared))
+    assert (
+        f"images of {of_test} test patients were trained on with masks of their" in claim.evidence
+    )
+
+
+def test_a_run_without_validation_chose_nothing_or_fails():
+    split = Split(0, ("a",), (), ("c",))
+    last = {"monitor": "", "protocol": "honest"}
+    assert audits._selected({}, last, split).verdict == "holds"
+    chosen = {"monitor": "val/dice_vol", "protocol": "honest"}
+    assert audits._selected({"validated_on": ["c"]}, chosen, split).verdict == "FAILS"

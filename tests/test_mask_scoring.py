@@ -213,4 +213,7 @@ def test_indices_of_a_label_on_request(folders):
     frame = rows(folders, "indices")
     third = frame[(frame["case_id"] == "case2") & (frame["reference_size_mm2"] > 0)]
     assert third["centroid_mm_error"].tolist() == pytest.approx([3.0] * 3)
+    pixels = rows(folders, "pixels")
+    assert set(pixels["case_id"]) == set(frame["case_id"])
+    assert set(pixels["log_odds"]) == {-10, np.inf}
     assert evaluate(folders, "--indices", "scar") == 2

@@ -184,6 +184,32 @@ def test_every_experiment_trains_and_tests(experiment, small_data, tmp_path):
     assert torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"] == 1
 
 
+def test_a_test_of_infarcts_leaves_pixels_loops_and_feature_maps(cines, small_data, tmp_path):
+    words = ["fit", "--config", "mutgan", *QUICK, *small_data("mutgan"), "--data.num_folds", "3"]
+    assert main([*words, "--run_root", str(tmp_path)]) == 0
+    assert main(["test", "--run", str(tmp_path)]) == 0
+    (run,) = (path.parent for path in tmp_path.rglob("pixels.csv"))
+    pixels, slices = (pd.read_csv(run / f"{name}.csv") for name in ("pixels", "slices"))
+    # every pixel of every slice once; in the wall those that the reference has there
+    region = pixels[pixels["pixels"] == "whole region"]
+    assert region[["positives", "negatives"]].to_numpy().sum() == len(slices) * 32 * 32
+    wall = pixels[pixels["pixels"] == "myocardium"]
+    assert 0 < wall["negatives"].sum() < region["negatives"].sum()
+    assert wall["positives"].sum() == region["positives"].sum()
+    assert set(pixels["protocol"]) == {"honest"}
+    shown = {path.stem for path in (run / "gallery").glob("*.npz")}
+    loops = {path.name.removesuffix("_loop.gif") for path in run.glob("figures/*_loop.gif")}
+    maps = {path.stem.removeprefix("feature_maps_") for path in run.glob("figures/feature_maps_*")}
+    assert shown
+    assert loops == shown
+    assert maps <= shown
+    assert maps
+    image = next(cines.glob("*_image.nii.gz"))
+    words = ["predict", "--run", str(run), "--input", str(image), "--output", str(tmp_path / "new")]
+    assert main(words) == 0
+    assert len(list((tmp_path / "new").glob("*_loop.gif"))) == 1
+
+
 def test_a_dry_run_of_every_experiment_ends_well_and_keeps_nothing(
     experiment_of_class, small_data, tmp_path, capsys
 ):

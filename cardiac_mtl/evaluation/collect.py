@@ -39,12 +39,13 @@ class CollectedCase:
     """(S, K), predicted for each class, None when the paper predicts none."""
     frames: NDArray[np.float16] | None = None
     """(T, S, H, W), all phases of a cine; None where a case is one phase."""
+    probability: NDArray[np.float32] | None = None
+    """(S, H, W), of the first class after the background; None unless it was asked for."""
 
     def within(self, rows: slice, columns: slice) -> "CollectedCase":
         """Return what lies in a part of the grid."""
-        arrays = {
-            name: getattr(self, name) for name in ("image", "reference", "predicted", "frames")
-        }
+        names = ("image", "reference", "predicted", "frames", "probability")
+        arrays = {name: getattr(self, name) for name in names}
         return replace(
             self, **{name: a[..., rows, columns] for name, a in arrays.items() if a is not None}
         )
@@ -60,12 +61,18 @@ class _Slice(NamedTuple):
     label: int
     label_prob: NDArray[np.float32] | None
     frames: NDArray[np.float16] | None
+    probability: NDArray[np.float32] | None
 
 
 class CaseCollector:
-    """Gathers predictions by case. A slice that comes twice counts once (P4)."""
+    """Gathers predictions by case. A slice that comes twice counts once (P4).
 
-    def __init__(self) -> None:
+    Args:
+        probabilities: keep the probability of each pixel too, of the first class.
+    """
+
+    def __init__(self, probabilities: bool = False) -> None:
+        self._probabilities = probabilities
         self._cases: dict[int, dict[int, _Slice]] = defaultdict(dict)
 
     def update(self, batch: Batch, prediction: Prediction) -> None:
@@ -76,9 +83,11 @@ class CaseCollector:
         spacing = _numpy(batch["spacing"], torch.float32).tolist()
         targets = _numpy(batch["indices"], torch.float32)
         labels = batch["label"].tolist()
-        mask = indices = classes = None
+        mask = indices = classes = probability = None
         if "mask_prob" in prediction:
             mask = _numpy(prediction["mask_prob"].argmax(1), torch.uint8)
+            if self._probabilities:
+                probability = _numpy(prediction["mask_prob"][:, 1], torch.float32)
         if "indices" in prediction:
             indices = _numpy(prediction["indices"], torch.float32)
         if "label_prob" in prediction:
@@ -95,6 +104,7 @@ class CaseCollector:
                 labels[k],
                 None if classes is None else classes[k],
                 image[k] if cine else None,
+                None if probability is None else probability[k],
             )
 
     def cases(self) -> Iterator[CollectedCase]:
@@ -114,6 +124,7 @@ class CaseCollector:
                 label=slices[0].label,
                 label_prob=_stack([s.label_prob for s in slices]),
                 frames=_stack([s.frames for s in slices], axis=1),
+                probability=_stack([s.probability for s in slices]),
             )
 
 

@@ -4,6 +4,7 @@ Slices and phases of one patient are not independent: give the patient of each r
 and the patient becomes the unit that is drawn or tested.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -78,6 +79,39 @@ def bootstrap_mean(
     )
     low, high = result.confidence_interval
     return Interval(float(low), float(high))
+
+
+def bootstrap_sums(
+    sums: Floats,
+    statistic: Callable[[Floats], Floats],
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> list[Interval]:
+    """Bound what is computed from sums over patients, such as the area under a pooled curve.
+
+    Args:
+        sums: (N, K), what each patient adds.
+        statistic: maps sums over drawn patients (R, K) to M numbers of each draw (R, M).
+        confidence: of the intervals, in (0, 1).
+        resamples: how often N patients are drawn, with replacement.
+        seed: of the draws: the same seed gives the same intervals.
+
+    Returns:
+        M intervals; draws of which a number is NaN are left out of its interval. NaN with fewer
+        than 2 patients.
+    """
+    count = len(sums)
+    rng = np.random.default_rng(seed)
+    times = rng.multinomial(count, np.full(count, 1 / max(count, 1)), size=resamples)
+    ends = (0.5 - confidence / 2, 0.5 + confidence / 2)
+    intervals = []
+    for drawn in statistic(times @ sums).T:
+        known = drawn[~np.isnan(drawn)]
+        usable = count > 1 and len(known) > 0
+        low, high = np.quantile(known, ends) if usable else (float("nan"), float("nan"))
+        intervals.append(Interval(float(low), float(high)))
+    return intervals
 
 
 def paired_test(first: Floats, second: Floats, clusters: NDArray[Any] | None = None) -> PairedTest:

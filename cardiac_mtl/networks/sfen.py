@@ -101,6 +101,20 @@ class Features(NamedTuple):
     """(B, 8w, 1, 4, 4)."""
 
 
+def last_maps(features: Features, maps: Sequence[Tensor] = ()) -> dict[str, Tensor]:
+    """Return what the stages hold at their last time, for the figure of feature maps.
+
+    Args:
+        features: of the extractor.
+        maps: of the joint network, where there is one: `JointOutputs.maps`.
+
+    Returns:
+        By layer, `Conv4` to `Conv13` and `Conv17` to `Conv29`: (B, channels, rows, columns).
+    """
+    names = ("Conv4", "Conv8", "Conv12", "Conv13", "Conv17", "Conv21", "Conv25", "Conv29")
+    return {name: held[:, :, -1] for name, held in zip(names, (*features, *maps), strict=False)}
+
+
 class SFEN(nn.Module):
     """Spatio-temporal feature extraction network, Conv1-13.
 
@@ -229,3 +243,8 @@ class Generator(nn.Module):
     def forward(self, frames: Tensor) -> JointOutputs:
         """Map (B, 1, T, H, W) to the infarct mask (B, H, W) and the scalars (B, 8)."""
         return self.joint(self.extractor(frames), frames.shape[2:])
+
+    def feature_maps(self, frames: Tensor) -> dict[str, Tensor]:
+        """Map (B, 1, T, H, W) to the maps of `last_maps`, of whatever extractor."""
+        features = self.extractor(frames)
+        return last_maps(features, self.joint(features, frames.shape[2:]).maps)

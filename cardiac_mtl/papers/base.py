@@ -88,6 +88,17 @@ class Paper(LightningModule):
             return f"{self.selection_stage}/loss/label", "min"
         return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
 
+    def feature_maps(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - of subclasses
+        """Return maps inside the network to look at, layer by layer; none by default.
+
+        Args:
+            image: as of `forward`.
+
+        Returns:
+            By name of the layer (B, channels, rows, columns); of a cine those of the last time.
+        """
+        return {}
+
     def postprocess(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Clean the class of each voxel (S, H, W) of a whole volume; the identity by default."""
         return mask

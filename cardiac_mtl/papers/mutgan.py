@@ -22,7 +22,7 @@ from cardiac_mtl.losses import TaskLoss, mean_over_ranks, over_all_ranks, recons
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.networks.discriminators import TaskRelatedness
 from cardiac_mtl.networks.extractors import ExtractorName, make_extractor
-from cardiac_mtl.networks.sfen import Generator, SingleTaskSFEN
+from cardiac_mtl.networks.sfen import Generator, SingleTaskSFEN, last_maps
 from cardiac_mtl.papers.adversarial import AdamOfGANs, AdversarialPaper
 from cardiac_mtl.papers.base import OptimizerFactory, SchedulerFactory
 from cardiac_mtl.papers.infarct import (
@@ -103,6 +103,10 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
         self.check_image(image)
         outputs = self.generator(image)
         return {"mask": outputs.mask, "indices": outputs.scalars}
+
+    @override
+    def feature_maps(self, image: Tensor) -> dict[str, Tensor]:
+        return self.generator.feature_maps(image)
 
     @override
     def adversarial_loss(self, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -240,6 +244,10 @@ class MuTGANGenerator(_WithoutDiscriminator):
         outputs = self.networks["generator"](image)
         return {"mask": outputs.mask, "indices": outputs.scalars}
 
+    @override
+    def feature_maps(self, image: Tensor) -> dict[str, Tensor]:
+        return self.networks["generator"].feature_maps(image)  # type: ignore[operator]
+
 
 class MuTGANSeparate(_WithoutDiscriminator):
     """Eight networks, one a task, that share nothing: Table 1, row SFEN.
@@ -295,3 +303,7 @@ class MuTGANSeparate(_WithoutDiscriminator):
             "mask": mask.unflatten(1, self.image_size),
             "indices": torch.cat(indices, dim=1),
         }
+
+    @override
+    def feature_maps(self, image: Tensor) -> dict[str, Tensor]:
+        return last_maps(self.networks["mask"].sfen(image))  # type: ignore[operator]

@@ -35,7 +35,7 @@ KINDS: Final = ("obstructed", "chronic", "healthy", "acute")
 obstruction, an old scar, or nothing."""
 SHIFT_MM: Final = 4.0
 """How far the heart lies from where it lay in C0 [inferred: 3.1 mm of it in plane on average; in
-the real set the LV of C0 and LGE lie 3.3 mm apart, Upendra et al., FIMH 2021]."""
+the real set the LV of C0 and LGE lie 3.3 mm apart, Upendra et al., MIUA 2020, PMC8285264]."""
 _CLASSES = np.array([0, 2, 1, 3], np.uint8)  # from those of a cine: pool and wall change places
 
 
@@ -46,7 +46,8 @@ class Protocol:
     Args:
         matrices: side of the image in pixels, shown.
         step_mm: distance between slices.
-        most: slices of one volume.
+        slices: fewest and most of one volume.
+        covered: share of the heart, from the base, that they cover.
         filled: share of that distance that the slice is thick.
         snr: of the brightest tissue of the heart.
         interpolated: matrices from here on show two pixels for each that was acquired.
@@ -54,16 +55,41 @@ class Protocol:
 
     matrices: tuple[int, ...]
     step_mm: tuple[float, float]
-    most: int
+    slices: tuple[int, int]
+    covered: tuple[float, float]
     filled: float
     snr: tuple[float, float]
     interpolated: int
 
 
 PROTOCOLS: Final = {
-    "C0": Protocol((320, 288, 256, 240, 224), (8.0, 10.0), 12, 1.0, (18, 32), 1000),
-    "T2": Protocol((256, 288, 240, 224), (12.0, 18.0), 7, 0.7, (14, 24), 1000),
-    "LGE": Protocol((480, 512, 400, 432, 224), (5.0, 7.0), 18, 1.0, (14, 28), 400),
+    "C0": Protocol(
+        matrices=(320, 288, 256, 240, 224),
+        step_mm=(8.0, 12.0),
+        slices=(8, 12),
+        covered=(1.0, 1.15),
+        filled=1.0,
+        snr=(18, 32),
+        interpolated=1000,
+    ),
+    "T2": Protocol(
+        matrices=(256, 288, 240, 224),
+        step_mm=(12.0, 20.0),
+        slices=(3, 7),
+        covered=(0.65, 1.0),
+        filled=0.7,
+        snr=(14, 24),
+        interpolated=1000,
+    ),
+    "LGE": Protocol(
+        matrices=(480, 512, 400, 432, 224),
+        step_mm=(5.0, 7.0),
+        slices=(10, 18),
+        covered=(0.8, 1.1),
+        filled=1.0,
+        snr=(14, 28),
+        interpolated=400,
+    ),
 }
 """Matrices and numbers of slices are those of MS-CMRSeg; fields of view are 340 to 400 mm."""
 
@@ -202,9 +228,11 @@ def draw_scan(
     protocol = PROTOCOLS[sequence]
     matrix, side_mm = int(rng.choice(protocol.matrices)), float(rng.uniform(340, 400))
     _, epi = patient.heart.shells(0.0)
-    step = max(float(rng.uniform(*protocol.step_mm)), (epi.centre + epi.length) / protocol.most)
+    apex, (fewest, most) = epi.centre + epi.length, protocol.slices
+    step = max(float(rng.uniform(*protocol.step_mm)), apex / most)
     planned = draw_depths(patient.heart, replace(patient.view, thickness=step), rng)
-    planned = planned[: protocol.most]
+    within = int((planned < rng.uniform(*protocol.covered) * apex).sum())
+    planned = planned[: min(max(within, fewest), most)]
     row_off, column_off = rng.normal(0, 5, 2)  # of the field of view, which the header tells
     direction = rng.normal(size=3)
     down, right, deep = shift_mm * direction / np.linalg.norm(direction)

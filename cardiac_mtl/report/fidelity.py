@@ -10,10 +10,12 @@ import pandas as pd
 
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.agreement import pearson
+from cardiac_mtl.metrics.binned import RATES
 from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pixels import rates_by_patient
 
 LAYOUT = {"mtn": "lvsc", "weak_transfer": "mscmr"}
 """Layout of each paper's data set that researchers can get; the others are private."""
@@ -33,7 +35,11 @@ _SLICES = {
 }
 _INDICES = {name.rpartition("_")[0]: f"regressed_{name}_error" for name in ERROR_NAMES}
 _INDICES["segment_percent"] = "regressed_segment_percent_error"
-_RATES: dict[str, tuple[int, ...]] = {"accuracy": (0, 1), "sensitivity": (1,), "specificity": (0,)}
+_OF_IMAGES: dict[str, tuple[int, ...]] = {
+    "accuracy": (0, 1),
+    "sensitivity": (1,),
+    "specificity": (0,),
+}
 """Of images, by measure: whether they are of the positive class."""
 POSITIVE = "0"
 """Healthy, the positive class of FPM's tables (docs/papers/fpm_multitask.md)."""
@@ -66,7 +72,7 @@ def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
         checkpoint was selected, and the command.
     """
     rows = []
-    by_experiment = {_experiment(method): method for method in methods}
+    by_experiment = {method.experiment: method for method in methods}
     for record in paper_values().to_dict("records"):
         row = {str(key): value for key, value in record.items()}
         method = by_experiment.get(row["experiment"])
@@ -112,28 +118,51 @@ def comparable(method: Method, paper: str) -> str:
     return same if method.protocol != HONEST else f"{same}; the paper selected on test"
 
 
-def _experiment(method: Method) -> str:
-    return str(method.runs[0].identity.get("experiment", ""))
+def published_pixels(methods: Sequence[Method]) -> pd.DataFrame:
+    """Return the pixel rates of Table 1 of paper A for the rows that some methods are.
+
+    Returns:
+        Columns of `pixels.pixel_measures`; the paper says neither which pixels nor which average.
+    """
+    values = paper_values()
+    values = values[(values["table"] == "Table 1") & values["measure"].isin(RATES)]
+    rows = []
+    for method in methods:
+        found = values[values["experiment"] == method.experiment]
+        if len(method.pixels) and len(found):
+            given = dict(zip(found["measure"], found["value"].astype(float), strict=True))
+            name = f"{found['row'].iloc[0]}, the paper's patients"
+            rows.append({"method": name, "pixels": "not said", "average": "not said", **given})
+    return pd.DataFrame(rows)
 
 
 def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ours | None:
     """Return our value of one published quantity, None where no run measured it."""
     measure = str(row["measure"])
-    if not row["label"] and (measure in _RATES or measure == "auc"):
+    if not row["label"] and (measure in _OF_IMAGES or measure == "auc"):
         return _of_classes(method, measure)
-    if measure in _VOLUMES:
-        return _mean(_chosen(method.cases, row), _VOLUMES[measure], row["statistic"])
-    if measure in _SLICES:
-        slices = method.slices[method.slices["reference_area_mm2"] > 0]
-        return _mean(_chosen(slices, row), _SLICES[measure], row["statistic"])
-    if measure in _INDICES:
-        return _mean(method.indices, _INDICES[measure], row["statistic"])
+    if found := _rows_of(method, row, measure):
+        return _mean(*found, row["statistic"])
     if measure in _LINES:
         slices = method.slices[method.slices["reference_area_mm2"] > 0]
-        found = slices[_LINES[measure]].to_numpy(float)
-        line = pearson(slices["reference_area_mm2"].to_numpy(float), found)
+        areas = slices[_LINES[measure]].to_numpy(float)
+        line = pearson(slices["reference_area_mm2"].to_numpy(float), areas)
         return _Ours(line.r, np.nan, np.nan, np.nan, line.n) if np.isfinite(line.r) else None
     return _ks(methods, measure) if measure.startswith("ks_p_") else None
+
+
+def _rows_of(method: Method, row: dict[str, Any], measure: str) -> tuple[pd.DataFrame, str] | None:
+    """Return the rows, and the column of them, whose mean answers a published value."""
+    if measure in _VOLUMES:
+        return _chosen(method.cases, row), _VOLUMES[measure]
+    if measure in _SLICES:
+        slices = method.slices[method.slices["reference_area_mm2"] > 0]
+        return _chosen(slices, row), _SLICES[measure]
+    if measure in _INDICES:
+        return method.indices, _INDICES[measure]
+    if measure in RATES:  # of pixels; the Dice is one of volumes
+        return rates_by_patient(method), measure
+    return None
 
 
 def _chosen(frame: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:
@@ -173,7 +202,7 @@ def _of_classes(method: Method, measure: str) -> _Ours | None:
         ]
         known = [area for area in areas if np.isfinite(area)]
         return _Ours(float(np.mean(known)), np.nan, np.nan, np.nan, len(known)) if known else None
-    chosen = rows[rows["is_class"].isin(_RATES[measure])]
+    chosen = rows[rows["is_class"].isin(_OF_IMAGES[measure])]
     right = (chosen["probability"] > 0.5) == (chosen["is_class"] == 1)
     return _mean(chosen.assign(right=right.astype(float)), "right", "mean")
 
@@ -187,7 +216,7 @@ def _ks(methods: Sequence[Method], measure: str) -> _Ours | None:
     column = _VOLUMES[measure.removeprefix("ks_p_")]
     wanted = {"mtn_unet", "mtn_uncertainty"}
     for first, second in combinations(methods, 2):
-        if {_experiment(first), _experiment(second)} == wanted:
+        if {first.experiment, second.experiment} == wanted:
             one, two = (m.cases[column].to_numpy(float) for m in (first, second))
             return _Ours(ks(one, two), np.nan, np.nan, np.nan, len(one))
     return None

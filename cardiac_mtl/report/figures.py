@@ -1,6 +1,6 @@
 """Pictures: contours over images, and how training went. Colours that the colour-blind can tell."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,8 @@ from cardiac_mtl.metrics.overlap import dice
 REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
 MOST_SLICES = 12
 MARGIN_MM = 15.0
+CHANNELS = 3
+"""Of a layer that are shown beside its mean."""
 SHEET = 64
 """Pictures on one contact sheet."""
 _CLASSES = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
@@ -104,6 +106,50 @@ def _legend(figure: Figure, *, with_reference: bool, with_prediction: bool) -> N
     if with_prediction:
         handles.append(Line2D([], [], color=PREDICTED, linestyle="--", label="predicted"))
     figure.legend(handles=handles, loc="lower center", ncols=2, frameon=False)
+
+
+def feature_maps(
+    path: Path,
+    image: NDArray[np.float32],
+    masks: Sequence[NDArray[np.bool_]],
+    maps: Mapping[str, NDArray[np.float32]],
+    *,
+    title: str,
+) -> None:
+    """Draw what the layers of a network hold of one slice: Fig. 3B of paper A.
+
+    Args:
+        path: PNG to write.
+        image: (H, W), any unit.
+        masks: (H, W), reference and, where there is one, prediction; the first is drawn over all.
+        maps: by name of the layer (channels, rows, columns), in the order of the columns.
+        title: above the picture.
+    """
+    height, width = image.shape
+    rows = 1 + CHANNELS
+    figure = Figure(figsize=(1.5 * (1 + len(maps)), 1.5 * rows + 0.9), dpi=110, facecolor="white")
+    axes = figure.subplots(rows, 1 + len(maps), squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    axes[0, 0].imshow(image, cmap="gray")
+    axes[0, 0].set_title(f"first phase\n{height} x {width}", fontsize=8)
+    for mask, colour, style in zip(masks, (REFERENCE, PREDICTED), ("-", "--"), strict=False):
+        _contour(axes[0, 0], mask, colour, style)
+    for column, (name, channels) in zip(axes.T[1:], maps.items(), strict=True):
+        liveliest = np.argsort(-channels.std(axis=(1, 2)), kind="stable")[:CHANNELS]
+        mean = channels.mean(axis=0)
+        size = " x ".join(map(str, channels.shape))
+        reach = f"{mean.min():.2g} to {mean.max():.2g}"
+        column[0].set_title(f"{name}, {size}\n{reach}", fontsize=8)
+        for ax, shown in zip(column, (mean, *channels[liveliest]), strict=False):
+            ax.imshow(shown, cmap="viridis", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+            _contour(ax, masks[0], "white", "-")
+    _legend(figure, with_reference=bool(masks[0].any()), with_prediction=len(masks) > 1)
+    what = f"above the mean over channels and its range, below it the {CHANNELS} that vary most"
+    figure.suptitle(f"{title}: {what}", fontsize=10)
+    inches = figure.get_figheight()
+    figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.1 / inches), pad=0.4)
+    _save(figure, path)
 
 
 @dataclass(frozen=True)

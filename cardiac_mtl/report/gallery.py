@@ -1,8 +1,9 @@
 """Cases to look at: the best, the median and the worst, kept as small windows around the heart."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,8 @@ from cardiac_mtl.metrics.surface import bounding_box
 
 FOLDER = "gallery"
 MARGIN_MM = 20.0
+SMALLEST_MM = 90.0
+"""Side of a window: around a small infarct one still sees the heart."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
             temporary = folder / f".{name}.npz"
             np.savez_compressed(
                 temporary,
-                image=_grey(_phases_of(case)[..., rows, columns]),
+                image=grey(_phases_of(case)[..., rows, columns]),
                 reference=case.reference[:, rows, columns],
                 predicted=np.asarray(case.predicted)[:, rows, columns],
                 spacing=np.asarray(case.spacing, dtype=np.float32),
@@ -104,13 +107,20 @@ def _window(cases: Sequence[CollectedCase]) -> tuple[slice, slice]:
     )
     if not inside.any():
         return slice(None), slice(None)
-    box = bounding_box(inside)
-    margin = [round(MARGIN_MM / mm) for mm in cases[0].spacing[1:]]
     rows, columns = (
-        slice(max(0, s.start - m), min(n, s.stop + m))
-        for s, m, n in zip(box, margin, inside.shape, strict=True)
+        _around(found, length, mm)
+        for found, length, mm in zip(
+            bounding_box(inside), inside.shape, cases[0].spacing[1:], strict=True
+        )
     )
     return rows, columns
+
+
+def _around(found: slice, length: int, mm: float) -> slice:
+    """Widen a range of rows or columns by the margin, and to the smallest side."""
+    lacking = (SMALLEST_MM / mm - (found.stop - found.start)) / 2
+    margin = round(max(MARGIN_MM / mm, lacking))
+    return slice(max(0, found.start - margin), min(length, found.stop + margin))
 
 
 def _phases_of(case: CollectedCase) -> NDArray[np.float32]:
@@ -118,7 +128,8 @@ def _phases_of(case: CollectedCase) -> NDArray[np.float32]:
     return phases.astype(np.float32)
 
 
-def _grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+def grey(image: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Map an image or cine of any unit and shape to 0..255, the darkest and brightest 1 % cut."""
     low, high = np.percentile(image, [1, 99])
     return (255 * ((image - low) / max(high - low, 1e-6)).clip(0, 1)).astype(np.uint8)
 
@@ -146,6 +157,35 @@ def write_gallery(
         old.unlink()
     for phases in by_patient.values():
         keep(folder, phases)
+
+
+def of_patient(
+    case_id: str, rows: pd.DataFrame, files: Mapping[str, Path]
+) -> list[tuple[dict[str, Any], Window]]:
+    """Read what was kept of the patient of a case, one window a phase or sequence.
+
+    Args:
+        case_id: of a case that was kept.
+        rows: of `cases.csv`.
+        files: of the gallery, by case id.
+
+    Returns:
+        Row and window of each volume whose window has the shape of that of the case.
+    """
+    kept = rows[rows["case_id"].isin(list(files))]
+    patient = kept.loc[kept["case_id"] == case_id, "patient_id"].iloc[0]
+    volumes = kept[kept["patient_id"] == patient].drop_duplicates("case_id")
+    windows = [
+        ({str(key): value for key, value in row.items()}, read(files[row["case_id"]]))
+        for row in volumes.to_dict("records")
+    ]
+    shape = next(w.image.shape[1:] for row, w in windows if row["case_id"] == case_id)
+    return [(row, window) for row, window in windows if window.image.shape[1:] == shape]
+
+
+def fullest(window: Window) -> int:
+    """Return the slice of which the masks hold most."""
+    return int(((window.reference > 0) | (window.predicted > 0)).sum(axis=(1, 2)).argmax())
 
 
 def annotated(window: Window) -> NDArray[np.bool_]:

@@ -24,6 +24,8 @@ class Run:
     """Predicted classes, without a row when none are predicted."""
     indices: pd.DataFrame
     """Of infarcts by slice, without a row when none are predicted."""
+    pixels: pd.DataFrame
+    """Of infarcts by case, place and bin of probability, without a row when none are predicted."""
     metrics: pd.DataFrame
     """Of training, by epoch; without a row when there was none."""
 
@@ -46,13 +48,19 @@ class Method:
     patients: pd.DataFrame = field(init=False)
     labels: pd.DataFrame = field(init=False)
     indices: pd.DataFrame = field(init=False)
+    pixels: pd.DataFrame = field(init=False)
 
     def __post_init__(self) -> None:
         """Pool the rows."""
-        for table in ("slices", "cases", "patients", "labels", "indices"):
+        for table in ("slices", "cases", "patients", "labels", "indices", "pixels"):
             parts = [getattr(run, table) for run in self.runs]
             filled = [part for part in parts if len(part)] or parts[:1]
             object.__setattr__(self, table, pd.concat(filled, ignore_index=True))
+
+    @property
+    def experiment(self) -> str:
+        """Name what was trained; empty for masks of another tool that has no name."""
+        return str(self.runs[0].identity.get("experiment", ""))
 
     @property
     def protocol(self) -> str:

@@ -11,16 +11,24 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from contourpy import contour_generator
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from cardiac_mtl.report.gallery import FOLDER, Window, annotated, choose, mean_dice, read
+from cardiac_mtl.report.canvas import Picture, file_name
+from cardiac_mtl.report.gallery import (
+    FOLDER,
+    Window,
+    annotated,
+    choose,
+    fullest,
+    mean_dice,
+    of_patient,
+)
 from cardiac_mtl.report.layout import Table
+from cardiac_mtl.report.loops import Frame, contours, film, write_loop
 from cardiac_mtl.report.methods import Method, in_words
-from cardiac_mtl.report.plots import Picture
 
 _INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=/) | (?=/)|(?<=,) (?=[-+\d][^]]*\])")
 """Spaces of `1.0 ± 0.2 [0.9, 1.1]` and `35 (0 / 0 / 0)` at which a line must not break."""
@@ -54,7 +62,7 @@ def write_page(path: Path, page: Page, images: dict[str, Path]) -> None:
     """Write the page whole or not at all.
 
     Args:
-        path: `index.html`.
+        path: `index.html`; loops of the gallery are written into `figures` beside it.
         page: its content.
         images: SVG file of each picture, by name.
     """
@@ -67,6 +75,11 @@ def write_page(path: Path, page: Page, images: dict[str, Path]) -> None:
     environment.filters["svg"] = lambda picture: _data_url(images[picture.name])
     environment.filters["html"] = _html
     exhibits = [exhibit for method in page.methods for exhibit in _exhibits(method)]
+    for exhibit in exhibits:
+        if exhibit.gif:
+            title = f"{exhibit.case_id}\n{exhibit.method}, slice {exhibit.loop['start'][1]}"
+            aspect = exhibit.loop["aspect"]
+            write_loop(path.parent / exhibit.gif, exhibit.frames, aspect, title)
     text = environment.get_template("page.html").render(
         page=page,
         exhibits=exhibits,
@@ -89,11 +102,18 @@ class Exhibit:
     caption: str
     loop: dict[str, Any]
     """For the script: size, picture of all slices and phases, contours."""
+    frames: Sequence[Frame]
+    """Of the slice that is shown first."""
+
+    @property
+    def gif(self) -> str:
+        """Where the loop is written, from the page; empty where nothing moves."""
+        name = file_name("loop", f"{self.method}_{self.case_id}")
+        return f"figures/{name}.gif" if len(self.frames) > 1 else ""
 
 
 def _exhibits(method: Method) -> list[Exhibit]:
     files = {f.stem: f for run in method.runs for f in (run.folder / FOLDER).glob("*.npz")}
-    known = method.cases[method.cases["case_id"].isin(files)]
     dice = mean_dice(method.cases)
     ranks = dice.rank(ascending=False, method="first").astype(int)
     exhibits = []
@@ -104,23 +124,16 @@ def _exhibits(method: Method) -> list[Exhibit]:
             if kept.empty:
                 continue
             shown = str((kept - dice[case_id]).abs().idxmin())
-        patient = known.loc[known["case_id"] == shown, "patient_id"].iloc[0]
-        phases = known[known["patient_id"] == patient].drop_duplicates("case_id")
-        windows = [(row, read(files[row["case_id"]])) for row in phases.to_dict("records")]
-        alike = [(row, w) for row, w in windows if w.image.shape[1:] == _shape(windows, shown)]
+        alike = of_patient(shown, method.cases, files)
         caption = f"{rank}: rank {ranks[shown]} of {len(dice)}, volume Dice {dice[shown]:.3f}"
-        exhibits.append(
-            Exhibit(method.name, rank, shown, caption, _loop(alike, shown, dice, method.slices))
-        )
+        loop = _loop(alike, shown, dice, method.slices)
+        frames = film([window for _, window in alike], loop["start"][1])
+        exhibits.append(Exhibit(method.name, rank, shown, caption, loop, frames))
     return exhibits
 
 
-def _shape(windows: Sequence[tuple[dict[Any, Any], Window]], case_id: str) -> tuple[int, ...]:
-    return next(w.image.shape[1:] for row, w in windows if row["case_id"] == case_id)
-
-
 def _loop(
-    windows: Sequence[tuple[dict[Any, Any], Window]],
+    windows: Sequence[tuple[dict[str, Any], Window]],
     first: str,
     dice: pd.Series,
     slices: pd.DataFrame,
@@ -131,7 +144,6 @@ def _loop(
     count, height, width = one.image.shape[1:]
     frames = [(row, w, t) for row, w in windows for t in range(len(w.image))]
     sheet = np.concatenate([np.concatenate(list(w.image[t]), axis=1) for _, w, t in frames], axis=0)
-    heart = ((one.reference > 0) | (one.predicted > 0)).sum(axis=(1, 2))
     return {
         "width": width,
         "height": height,
@@ -140,7 +152,7 @@ def _loop(
         "sheet": _webp(sheet),
         "start": [
             next(k for k, (row, _, _) in enumerate(frames) if row["case_id"] == first),
-            int(heart.argmax()),
+            fullest(one),
         ],
         "phases": [
             {
@@ -150,8 +162,8 @@ def _loop(
                     {
                         "dice": _rounded(scored.get((row["case_id"], k))),
                         "annotated": bool(known),
-                        "reference": _contours(w.reference[k]),
-                        "predicted": _contours(w.predicted[k]),
+                        "reference": _flat(w.reference[k]),
+                        "predicted": _flat(w.predicted[k]),
                     }
                     for k, known in enumerate(annotated(w))
                 ],
@@ -167,18 +179,9 @@ def _phase_name(row: dict[Any, Any], frame: int | None) -> str:
     return phase if row["cardiac_phase"] in known else f"{phase} {row['cardiac_phase']}"
 
 
-def _contours(mask: NDArray[np.integer[Any]]) -> list[list[int]]:
+def _flat(mask: NDArray[np.integer[Any]]) -> list[list[int]]:
     """Return lines x, y, x, y, ... around every class, in halves of a pixel of the window."""
-    lines = []
-    for value in np.unique(mask[mask > 0]):
-        padded = np.pad(mask == value, 1).astype(float)
-        for line in contour_generator(z=padded).lines(0.5):
-            # the padding, then from the centre of a pixel to its corner; all are halves
-            points = np.rint(2 * np.asarray(line) - 1).astype(int)
-            steps = np.diff(points, axis=0)
-            turns = steps[:-1, 0] * steps[1:, 1] != steps[:-1, 1] * steps[1:, 0]
-            lines.append(points[np.r_[True, turns, True]].ravel().tolist())
-    return lines
+    return [line.ravel().tolist() for line in contours(mask)]
 
 
 def _rounded(value: Any) -> float | None:  # noqa: ANN401 - pandas has no narrower type

@@ -1,49 +1,29 @@
-"""Figures of a report. Colours of Okabe and Ito, and a marker for each method as well."""
+"""Figures of a report."""
 
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from cardiac_mtl.metrics.agreement import bland_altman, pearson
 from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
 from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of
+from cardiac_mtl.report.canvas import (
+    COLOURS,
+    MARKERS,
+    STYLE,
+    Picture,
+    file_name,
+    legend_above,
+    looks_of,
+    panels_for,
+)
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pixel_plots import pixel_curves
 from cardiac_mtl.report.quantities import quantities
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-MARKERS = "osD^vP"
-_STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.alpha": 0.25,
-    "legend.frameon": False,
-    "svg.hashsalt": "cardiac-mtl",
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One figure with what a reader needs beside it."""
-
-    name: str
-    """Of the files."""
-    title: str
-    caption: str
-    alt: str
-    """What a reader who cannot see it must know."""
-    figure: Figure
 
 
 def pictures(
@@ -56,51 +36,14 @@ def pictures(
         volumes: `analysis.headline` of them.
         by_region: `analysis.areas` of them.
     """
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         yield from _boxes(methods)
         yield from _intervals(methods, volumes)
         yield from _areas(by_region)
         yield from _agreement(methods)
         yield from _classification(methods)
+        yield from pixel_curves(methods)
         yield from _training(methods)
-
-
-def save(picture: Picture, folder: Path) -> Path:
-    """Write a figure as SVG and PNG; return the SVG. The same rows give the same bytes."""
-    path = folder / f"{picture.name}.svg"
-    with rc_context(_STYLE):
-        picture.figure.savefig(path, metadata={"Date": None}, dpi=150)
-        picture.figure.savefig(path.with_suffix(".png"), dpi=150)
-    return path
-
-
-def _file(kind: str, name: object) -> str:
-    """Return a name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
-
-
-def _looks(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-    return [{"color": c, "marker": m} for (c, m), _ in zip(looks, methods, strict=False)]
-
-
-def _panels(
-    count: int, per_row: int = 3, size: tuple[float, float] = (3.4, 3.0)
-) -> tuple[Any, ...]:
-    columns = min(count, per_row)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for ax in axes[count:]:
-        ax.set_axis_off()
-    return figure, axes[:count]
-
-
-def _legend(figure: Figure, ax: Axes) -> None:
-    """Put the legend above the panels, where it hides nothing."""
-    handles, names = ax.get_legend_handles_labels()
-    columns = max(1, round(figure.get_figwidth() / 2.4))
-    figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=8)
 
 
 def _labels_of(methods: Sequence[Method]) -> list[str]:
@@ -122,11 +65,11 @@ def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
         if not shown:
             continue
         groups = _groups(methods, label)
-        figure, axes = _panels(len(shown))
+        figure, axes = panels_for(len(shown))
         for ax, measure in zip(axes, shown, strict=True):
             _grouped_boxes(ax, groups, measure, methods)
             ax.set_ylabel(MEASURES[measure])
-        _legend(figure, axes[0])
+        legend_above(figure, axes[0])
         medians = "; ".join(
             f"{method.name}, all phases, median Dice {cases[-1]['dice'].median():.3f}"
             for method, cases in zip(
@@ -134,7 +77,7 @@ def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
             )
         )
         yield Picture(
-            _file("boxes", label),
+            file_name("boxes", label),
             f"Volumes: {label}",
             "Quartiles and whiskers at 1.5 interquartile ranges, over volumes; what lies beyond is "
             "not drawn, as in paper B. Misses count at their worst.",
@@ -150,7 +93,7 @@ def _grouped_boxes(
     methods: Sequence[Method],
 ) -> None:
     width = 0.8 / len(methods)
-    for k, (method, look) in enumerate(zip(methods, _looks(methods), strict=True)):
+    for k, (method, look) in enumerate(zip(methods, looks_of(methods), strict=True)):
         values = [frames[k][measure].dropna().to_numpy() for _, frames in groups]
         places = [n - 0.4 + width * (k + 0.5) for n in range(len(groups))]
         drawn = ax.boxplot(
@@ -169,18 +112,18 @@ def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Pictu
         if not shown:
             continue
         phases = list(dict.fromkeys(of_label["phase"]))
-        figure, axes = _panels(len(shown))
+        figure, axes = panels_for(len(shown))
         for ax, measure in zip(axes, shown, strict=True):
-            for k, (method, look) in enumerate(zip(methods, _looks(methods), strict=True)):
+            for k, (method, look) in enumerate(zip(methods, looks_of(methods), strict=True)):
                 rows = of_label[of_label["method"] == method.name].set_index("phase")
                 at = np.array([phases.index(p) for p in rows.index]) + _offset(k, len(methods))
                 _interval_marks(ax, at, rows, measure, look, method.name)
             ax.set_xticks(range(len(phases)), phases)
             ax.set_xlim(-0.6, len(phases) - 0.4)
             ax.set_ylabel(MEASURES[measure])
-        _legend(figure, axes[0])
+        legend_above(figure, axes[0])
         yield Picture(
-            _file("intervals", label),
+            file_name("intervals", label),
             f"Means with intervals: {label}",
             "Mean over volumes. Thick: 95 % bootstrap interval that resamples patients. Thin: 99 % "
             "interval that resamples volumes, as in Fig. 2 of paper B; it is too narrow where the "
@@ -214,7 +157,7 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
         phases = list(dict.fromkeys(of_label["phase"]))
         lines = list(dict.fromkeys(zip(of_label["method"], of_label["branch"], strict=True)))
         regions = [r for r in ("all", "apical", "mid", "basal") if (of_label["region"] == r).any()]
-        figure, axes = _panels(len(phases))
+        figure, axes = panels_for(len(phases))
         for ax, phase in zip(axes, phases, strict=True):
             for k, (method, branch) in enumerate(lines):
                 rows = of_label[
@@ -228,9 +171,9 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
             ax.set_xticks(range(len(regions)), regions)
             ax.set_title(f"phases: {phase}", fontsize=9)
             ax.set_ylabel("|area error| mm²")
-        _legend(figure, axes[0])
+        legend_above(figure, axes[0])
         yield Picture(
-            _file("area_errors", label),
+            file_name("area_errors", label),
             f"Area errors by region: {label}",
             "Mean absolute error over slices whose reference holds the label; thick 95 % interval "
             "by patients, thin 99 % by slices (Fig. 4b of paper B).",
@@ -245,23 +188,23 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
         found = [q for q in quantities(method) if np.isfinite(q[3] - q[2]).sum() > 2]
         if not found:
             continue
-        figure, axes = _panels(len(found))
+        figure, axes = panels_for(len(found))
         for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
             _scatter(ax, name, unit, true, predicted)
         strongest = "; ".join(f"{n}: r {pearson(t, p).r:.3f}" for n, _, t, p in found)
         yield Picture(
-            _file("scatter", method.name),
+            file_name("scatter", method.name),
             f"Predicted against reference: {method.name}",
             "Dashed: equality. Solid: least squares (Fig. 3 of paper B for the areas).",
             f"Scatter plots. {strongest}.",
             figure,
         )
-        figure, axes = _panels(len(found))
+        figure, axes = panels_for(len(found))
         for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
             _bland_altman(ax, name, unit, true, predicted)
         biases = "; ".join(f"{n}: bias {bland_altman(t, p).bias:.3g} {u}" for n, u, t, p in found)
         yield Picture(
-            _file("bland_altman", method.name),
+            file_name("bland_altman", method.name),
             f"Bland-Altman: {method.name}",
             "Predicted minus reference against their mean; bias and limits of agreement (1.96 SD) "
             "with 95 % intervals shaded.",
@@ -312,9 +255,9 @@ def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
 def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
     classes = dict.fromkeys(c for m in methods for c in m.labels["class"].unique())
     for positive in classes:
-        figure, (left, middle, right) = _panels(3)
+        figure, (left, middle, right) = panels_for(3)
         heard = []
-        for method, look in zip(methods, _looks(methods), strict=True):
+        for method, look in zip(methods, looks_of(methods), strict=True):
             rows = method.labels[method.labels["class"] == positive]
             if rows.empty:
                 continue
@@ -340,7 +283,7 @@ def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
             ax.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             ax.legend(fontsize=7, loc="lower right")
         yield Picture(
-            _file("classification", positive),
+            file_name("classification", positive),
             f"Classification, positive class: {positive}",
             "ROC, precision and recall, reliability; folds pooled.",
             f"Curves of classification. {'; '.join(heard)}.",
@@ -362,7 +305,7 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
             ("weight of each task", [c for c in names if c.startswith("weight/")]),
         ]
         panels = [(title, columns) for title, columns in panels if columns]
-        figure, axes = _panels(len(panels))
+        figure, axes = panels_for(len(panels))
         for ax, (title, columns) in zip(axes, panels, strict=True):
             _epochs(ax, [table for _, table in tables], columns)
             ax.set_title(title, fontsize=9)
@@ -370,7 +313,7 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
             if title.startswith(("weight", "training")):
                 ax.set_yscale("log")
         yield Picture(
-            _file("training", method.name),
+            file_name("training", method.name),
             f"Training: {method.name}",
             f"One line a run: {', '.join(part for part, _ in tables)}.",
             f"Learning curves of {len(tables)} runs: {', '.join(title for title, _ in panels)}.",

@@ -9,6 +9,7 @@ import torch
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.prediction import Predictor
 from data_modules.augment import Augmentation
 from data_modules.manifest import ManifestDataModule, write_layout
 from data_modules.store import Plan, open_store
@@ -132,6 +133,27 @@ def test_slices_are_normalised_alone_where_asked(root):
     image = module(root, normalise="slice", spacing_mm=1.0).store.image.astype(np.float32)
     assert np.abs(image.mean((1, 2))).max() < 0.05
     assert len(stores(root)) == 1
+
+
+def test_without_a_spacing_the_pixels_are_those_of_the_files(root, make_study):
+    data = module(root, spacing_mm=None, normalise="slice")
+    (place,) = np.flatnonzero(data.case_table["case_id"] == "p3_ph01")
+    image = data.store.image[data.store.slices_of([place])].astype(np.float32)
+    assert image.shape[1:] == (32, 32)
+    np.testing.assert_allclose(data.store.spacing, [[8.0, 1.6, 1.4]] * len(data.store.case))
+    slices = make_study("p3", phases=2, seed=3).image[1].astype(np.float32)
+    scaled = (slices - slices.mean((1, 2), keepdims=True)) / slices.std((1, 2), keepdims=True)
+    np.testing.assert_allclose(image[:, 6:26, 4:28], scaled, atol=2e-3)
+    assert not image[:, :6].any()
+
+
+def test_an_area_regressed_on_a_placed_grid_is_predicted_as_it_is(root):
+    data = module(root, spacing_mm=None)
+    predictor = Predictor.__new__(Predictor)
+    predictor.data, predictor.paper = data, SimpleNamespace(index_names=("area_mm2",))
+    prepared = data.prepare_input(data.cases[0])
+    columns = predictor._columns({"indices": torch.ones(4, 1)}, prepared)
+    assert columns == {"regressed_area_mm2": [1.0] * 4}
 
 
 def test_the_store_is_made_once_and_read_from_disk(root):

@@ -226,7 +226,7 @@ def test_pixels_as_large_as_wanted_are_those_of_the_file(tmp_path, beating):
     study = with_pixels_of(beating("p"), 1.77)
     write_layout(tmp_path, [study])
     (case,) = find_cases(tmp_path)
-    image, _, (row, column) = CineDataModule(matrix=(20, 20), frames=PHASES).prepare_input(case)
+    image, _, _, (row, column) = CineDataModule(matrix=(20, 20), frames=PHASES).prepare_input(case)
     top, left = round(row - 9.5), round(column - 9.5)
     crop = study.image[..., top : top + 20, left : left + 20].swapaxes(0, 1)
     for ours, theirs in zip(image, crop, strict=True):
@@ -403,14 +403,11 @@ def test_a_scale_of_one_value_is_above_zero(root):
 def test_a_mask_goes_back_to_where_it_was(clean):
     data = module(clean)
     case = data.cases[5]
-    prepared, volume, centre = data.prepare_input(case)
+    prepared, volume, spacing, centre = data.prepare_input(case)
     assert prepared.shape == (3, 25, 64, 64)
     stored = data.store.slices_of([5])
     np.testing.assert_allclose(prepared, data.store.image[stored], atol=2e-3)
-    back = (
-        restore((data.store.mask[stored] > 0).astype(np.float32), volume, data.spacing_mm, centre)
-        > 0.5
-    )
+    back = restore((data.store.mask[stored] > 0).astype(np.float32), volume, spacing, centre) > 0.5
     truth = sitk.GetArrayFromImage(data.read_mask(case, volume)) > 0
     assert 2 * (back & truth).sum() / (back.sum() + truth.sum()) > 0.95
 

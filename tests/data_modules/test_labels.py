@@ -50,6 +50,11 @@ def test_what_is_not_there_is_named_with_what_is(words, message):
         labels(*words)
 
 
+def test_without_any_label_there_is_nothing_to_balance():
+    with pytest.raises(UserError, match=r"data\.balance_classes: no case of the training part"):
+        balanced(np.arange(3), np.full(3, -1))
+
+
 @given(
     st.lists(st.sampled_from([-1, 0, 1, 2]), min_size=1, max_size=40).filter(lambda c: max(c) >= 0)
 )

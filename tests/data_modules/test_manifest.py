@@ -111,7 +111,9 @@ def test_labels_as_pandas_writes_them(root):
 
 def test_a_label_must_be_a_number(root):
     edit(root, "pathology", "label")
-    with pytest.raises(UserError, match=r"row 2: label 'normal' is not a whole number"):
+    with pytest.raises(
+        UserError, match=r"row 2: label 'normal' is neither healthy nor diseased nor a whole"
+    ):
         find_cases(root)
 
 

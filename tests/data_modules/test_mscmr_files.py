@@ -1,5 +1,6 @@
 """MS-CMRSeg on disk: reading is the inverse of writing, and each fault has its message."""
 
+import json
 import shutil
 
 import nibabel as nib
@@ -10,7 +11,7 @@ import SimpleITK as sitk
 
 from cardiac_mtl.contracts import SequenceStudy, SequenceVolume
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_cohort import default_cohort, write_cohort
 from data_modules.findings import noticed
 from data_modules.mscmr_files import (
     SEQUENCES,
@@ -134,6 +135,16 @@ def test_a_cohort_of_phantoms_has_them(tmp_path):
         "patient2",
     ]
     assert len(withheld_masks(tmp_path / "hearts")) == 3
+
+
+def test_the_default_cohort_is_small_and_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("cardiac_mtl.phantom_cohort.SMALL_PATIENTS", 2)
+    monkeypatch.setattr("cardiac_mtl.phantom_cohort.SMALL_SCALE", 8)
+    folder = default_cohort("mscmr")
+    assert "phantom cohort of 2 patients, made now" in capsys.readouterr().out
+    assert len(find_cases(folder)) == 6
+    assert json.loads((folder / "phantom.json").read_text())["scale"] == 8
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from data_modules.splits import (
     make_splits,
     read_splits,
     save_splits,
+    take_validation,
     thin,
 )
 
@@ -174,3 +175,27 @@ def test_folds_that_cannot_be_are_one_line(tmp_path, text, message):
 def test_groups_that_cannot_be_left_out_are_refused(groups):
     with pytest.raises(UserError, match=r"data\.leave_out: .* groups"):
         leave_one_out(groups, dict.fromkeys(groups, ""))
+
+
+def test_validation_patients_are_chosen_among_the_candidates_and_the_others_train():
+    split = Split(0, ("a", "b", "c"), ("d",), ("e",))
+    none = take_validation(split, ["a", "b"], 0)
+    assert (none.train, none.val, none.test) == (("a", "b", "c", "d"), (), ("e",))
+    one = take_validation(split, ["a", "b", "e"], 1)
+    assert set(one.val) < {"a", "b"}
+    assert sorted(one.train + one.val) == ["a", "b", "c", "d"]
+    with pytest.raises(UserError, match=r"data\.val_patients: 2 of 2 labelled patients"):
+        take_validation(split, ["a", "b", "e"], 2)
+
+
+def test_transductive_patients_are_kept_hashed_and_of_the_test_part(tmp_path):
+    split = Split(0, ("a",), (), ("b", "c"), ("c",))
+    save_splits(tmp_path / "folds.json", "toy", [split], seed=0)
+    assert read_splits(tmp_path / "folds.json", without_val=True) == [split]
+    assert digest([split]) != digest([Split(0, ("a",), (), ("b", "c"))])
+    with pytest.raises(UserError, match="no list of patients under 'val'"):
+        read_splits(tmp_path / "folds.json")
+    text = '[{"train": ["a"], "val": ["b"], "test": ["c"], "transductive": ["a"]}]'
+    (tmp_path / "folds.json").write_text(text)
+    with pytest.raises(UserError, match="'a' is transductive and not in the test part of fold 0"):
+        read_splits(tmp_path / "folds.json")

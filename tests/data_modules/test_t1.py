@@ -18,12 +18,13 @@ from cardiac_mtl.contracts import T1Study
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.phantom_cohort import write_cohort
+from data_modules.cases import Case
 from data_modules.findings import noticed
-from data_modules.geometry import prepare_mask, prepared_grid, reached_part, restore
+from data_modules.geometry import prepare_mask, restore
 from data_modules.manifest import ManifestDataModule
-from data_modules.t1 import T1DataModule, find_cases, write_layout
+from data_modules.t1 import T1DataModule, find_cases, reached_part, write_layout
 
-SUNNYBROOK = Path(__file__).parents[2].parent / "shared" / "data" / "sunnybrook"
+SUNNYBROOK = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook"
 
 
 def study(number, label=0, slices=2, shape=(20, 26)):
@@ -112,14 +113,15 @@ def test_there_and_back_is_exact_to_the_voxel(size, more, seed):
     mask.SetOrigin((-123.4, 56.7, 8.9))
     mask.SetDirection((0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0))
     matrix = (size[0] + more[0], size[1] + more[1])
-    prepared = prepare_mask(mask, matrix, None)
+    data = T1DataModule(matrix=matrix)
+    spacing, centre = data.spacing_of(mask), data.centre_of(Case("c", "p", ()), mask)
+    prepared = prepare_mask(mask, matrix, spacing, centre)
     rows, columns = reached_part(size, matrix)
     held = sitk.GetArrayFromImage(mask)
     np.testing.assert_array_equal(prepared[:, rows, columns], held)
     assert prepared.sum() == held.sum()
-    back = restore(prepared.astype(np.float32), mask, None)
+    back = restore(prepared.astype(np.float32), mask, spacing, centre)
     np.testing.assert_allclose(back, held, atol=1e-6)
-    assert prepared_grid(mask, matrix, None).GetSpacing() == mask.GetSpacing()
 
 
 def test_the_papers_images_are_padded_three_columns_a_side():
@@ -139,10 +141,12 @@ def test_padding_is_taken_away_before_a_case_is_scored(root):
         spacing=(17.0, 1.3, 1.2),
         indices=None,
         reference_indices=np.zeros((2, 1), np.float32),
+        probability=grid,
     )
     part = case.within(*data.scored_part(0))
     assert part.predicted.shape == part.reference.shape == (2, 20, 26)
     np.testing.assert_array_equal(part.image, grid[:, 6:26, 3:29])
+    np.testing.assert_array_equal(part.probability, part.image)
     assert T1DataModule(spacing_mm=1.5).scored_part(0) == (slice(None), slice(None))
 
 

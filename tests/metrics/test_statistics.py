@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
+from cardiac_mtl.metrics.statistics import (
+    bootstrap_mean,
+    bootstrap_sums,
+    holm,
+    ks,
+    paired_test,
+)
 
 NAN = float("nan")
 probabilities = arrays(float, st.integers(0, 12), elements=st.floats(0, 1))
@@ -46,6 +52,26 @@ def test_values_that_are_not_measured_are_left_out():
     patients = np.arange(40) // 4
     gaps_too = np.insert(patients, [0, 7, 40], [99, 1, 0])
     assert bootstrap_mean(gaps, clusters=gaps_too) == bootstrap_mean(values, clusters=patients)
+
+
+def test_a_ratio_of_sums_is_bounded_as_the_mean_of_clusters_is():
+    """The mean over rows of drawn patients is the ratio of two sums."""
+    values, patients = normal(8, 4000), np.arange(4000) // 8
+    sums = np.stack([np.bincount(patients, values), np.bincount(patients)], axis=1)
+    (found,) = bootstrap_sums(sums, lambda s: s[:, :1] / s[:, 1:])
+    expected = bootstrap_mean(values, clusters=patients)
+    assert found == pytest.approx(tuple(expected), abs=0.1 * width(expected))
+
+
+def test_draws_in_which_nothing_is_known_are_left_out():
+    sums = np.array([[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])  # one patient alone has the structure
+    with np.errstate(invalid="ignore"):
+        (ratio, never) = bootstrap_sums(
+            sums, lambda s: np.stack([s[:, 0] / s[:, 1], s[:, 0] * NAN]).T
+        )
+        (alone,) = bootstrap_sums(sums[:1], lambda s: s[:, :1])
+    assert ratio == (1.0, 1.0)
+    assert np.isnan([*never, *alone]).all()
 
 
 def test_the_seed_decides():

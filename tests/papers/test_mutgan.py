@@ -327,3 +327,30 @@ def test_what_cannot_be_is_one_line(cls, settings, message):
 def test_images_that_it_was_not_made_for_are_refused(shape, message):
     with pytest.raises(UserError, match=message):
         MuTGAN(**SMALL)(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("extractor", ["sfen", "convlstms", "3dconvs", "cnns", "lstms"])
+def test_feature_maps_are_those_of_the_stages_whatever_the_extractor(extractor):
+    batch, paper = make_batch(), scaled(extractor=extractor).eval()
+    with torch.no_grad():
+        maps = paper.feature_maps(batch["image"])
+        outputs = paper(batch["image"])
+    sizes = {name: tuple(held.shape[1:]) for name, held in maps.items()}
+    assert sizes == {
+        "Conv4": (2, 8, 8), "Conv8": (4, 4, 4), "Conv12": (8, 2, 2), "Conv13": (16, 1, 1),
+        "Conv17": (16, 1, 1), "Conv21": (8, 4, 4), "Conv25": (4, 8, 8), "Conv29": (2, 16, 16),
+    }  # fmt: skip
+    # what Conv30 makes of the last of them is the mask
+    torch.testing.assert_close(
+        paper.generator.joint.mask(maps["Conv29"]).squeeze(1), outputs["mask"]
+    )
+
+
+def test_feature_maps_of_the_rows_without_discriminator():
+    batch = make_batch()
+    assert "Conv29" in scaled(MuTGANGenerator).feature_maps(batch["image"])
+    separate = scaled(MuTGANSeparate).eval()
+    maps = separate.feature_maps(batch["image"])
+    assert list(maps) == ["Conv4", "Conv8", "Conv12", "Conv13"]
+    mask = separate.networks["mask"].linear(maps["Conv13"].flatten(1))
+    torch.testing.assert_close(mask, separate(batch["image"])["mask"].flatten(1))

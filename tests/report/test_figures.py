@@ -6,7 +6,14 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cardiac_mtl.report.figures import PREDICTED, REFERENCE, _slice_dice, curves, overlay
+from cardiac_mtl.report.figures import (
+    PREDICTED,
+    REFERENCE,
+    _slice_dice,
+    curves,
+    feature_maps,
+    overlay,
+)
 
 
 def draw(path, predicted_shift=0, slices=5, predicted=True):
@@ -86,3 +93,20 @@ def test_without_a_reference_no_legend_promises_one(tmp_path, reference):
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels_of(REFERENCE, pixels) == 0
     assert pixels_of(PREDICTED, pixels) > 500
+
+
+def test_feature_maps_of_any_size_have_a_column_each(tmp_path):
+    mask = np.zeros((48, 40), bool)
+    mask[10:20, 12:30] = True
+    image = np.random.default_rng(0).normal(size=mask.shape).astype(np.float32)
+    up = mask[::8, ::8].astype(np.float32)
+    maps = {"Conv4": np.stack([up, 0 * up, -up, up]), "Conv13": np.zeros((2, 1, 1), np.float32)}
+    sizes = []
+    for shown in (maps, {"Conv4": maps["Conv4"]}):
+        feature_maps(tmp_path / "a.png", image, [mask, mask], shown, title="a case")
+        with Image.open(tmp_path / "a.png") as picture:
+            pixels = np.asarray(picture.convert("RGB")).astype(int)
+        sizes.append(pixels.shape[1])
+        assert pixels_of(REFERENCE, pixels) > 20
+        assert pixels_of("#fde725", pixels) > 500  # where the mean is highest
+    assert sizes[0] == pytest.approx(1.5 * sizes[1], rel=0.01)  # a column a layer

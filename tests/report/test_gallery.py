@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cardiac_mtl.report.gallery import choose, read, to_keep
-from cardiac_mtl.report.page import _contours
+from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.report.gallery import _window, choose, read, to_keep
+from cardiac_mtl.report.loops import contours
 
 
 def cases(*dice):
@@ -53,10 +54,23 @@ def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
 
 
+def test_around_a_small_infarct_one_sees_the_heart():
+    found = np.zeros((1, 100, 100), np.int8)
+    found[0, 50:52, 10:12] = 1
+    case = CollectedCase(
+        row=0, slices=np.arange(1), image=found.astype(np.float32), reference=found,
+        predicted=found.astype(np.uint8), spacing=(8.0, 1.5, 2.0), indices=None,
+        reference_indices=np.zeros((1, 0), np.float32),
+    )  # fmt: skip
+    rows, columns = _window([case])
+    assert (rows.stop - rows.start) * 1.5 == pytest.approx(90, abs=3)
+    assert (columns.start, columns.stop * 2.0) == (0, pytest.approx(24 + 43, abs=3))  # the border
+
+
 def test_contours_run_around_the_pixels_in_halves():
     mask = np.zeros((5, 6), int)
     mask[1:3, 2:5] = 1
-    (line,) = _contours(mask)
-    x, y = np.array(line).reshape(-1, 2).T / 2
+    (line,) = contours(mask)
+    x, y = line.T / 2
     assert (x.min(), x.max(), y.min(), y.max()) == (2.0, 5.0, 1.0, 3.0)
     assert len(x) <= 9  # straight stretches keep their ends alone

@@ -27,7 +27,7 @@ def method(tmp_path):
         cases = cases.assign(dice=np.nan)
         identity = {"experiment": name, "protocol": "honest", "layout": "cine"}
         empty = pd.DataFrame({"patient_id": []})
-        run = Run(tmp_path, identity, cases, cases, cases, empty, rows, pd.DataFrame())
+        run = Run(tmp_path, identity, cases, cases, cases, empty, rows, empty, pd.DataFrame())
         return Method(name, [run], "hearts")
 
     return make
@@ -77,7 +77,7 @@ def test_a_cine_plays_in_the_gallery(tmp_path):
     assert read(tmp_path / "gallery/p0.npz").image.shape[:2] == (5, 3)
     slices = pd.DataFrame({"case_id": ["p0"], "slice": [1], "dice": [1.0], "patient_id": ["p0"]})
     empty = pd.DataFrame({"patient_id": []})
-    run = Run(tmp_path, {}, slices, cases, cases, empty, empty, pd.DataFrame())
+    run = Run(tmp_path, {}, slices, cases, cases, empty, empty, empty, pd.DataFrame())
     (exhibit,) = _exhibits(Method("mutgan", [run]))
     assert [phase["name"] for phase in exhibit.loop["phases"]] == ["0", "1", "2", "3", "4"]
     assert exhibit.loop["start"] == [0, 1]
