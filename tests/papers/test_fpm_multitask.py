@@ -1,5 +1,7 @@
 """FPM: what is peculiar to it."""
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -169,6 +171,19 @@ def test_a_network_that_calls_everything_healthy_has_the_values_of_vgg16_in_tabl
     assert (positive.sensitivity, positive.specificity) == (1.0, 0.0)
     diseased = confusion(found[:, 1], label, positive=1)
     assert (diseased.sensitivity, diseased.specificity) == (0.0, 1.0)
+
+
+def test_predict_names_the_classes(maps, tmp_path):
+    words = ["fit", "--config", "fpm_classification", "--config", "debug"]
+    words += ["--data.root", str(maps), "--data.matrix", "[64, 64]", "--data.num_folds", "3"]
+    assert main([*words, "--trainer.accelerator", "cpu", "--run_root", str(tmp_path)]) == 0
+    source, out = sorted(maps.glob("*_image.nii.gz"))[0], tmp_path / "out"
+    words = ["predict", "--run", str(tmp_path), "--input", str(source), "--output", str(out)]
+    assert main(words) == 0
+    found = pd.read_csv(out / "predictions.csv")
+    total = found["probability_healthy"] + found["probability_diseased"]
+    np.testing.assert_allclose(total, 1.0, atol=1e-5)
+    assert not list(out.glob("*.nii.gz"))
 
 
 def test_a_training_that_diverges_ends_in_one_line(maps, tmp_path, capsys):
