@@ -177,7 +177,7 @@ def test_predict_names_the_classes(maps, tmp_path):
     words = ["fit", "--config", "fpm_classification", "--config", "debug"]
     words += ["--data.root", str(maps), "--data.matrix", "[64, 64]", "--data.num_folds", "3"]
     assert main([*words, "--trainer.accelerator", "cpu", "--run_root", str(tmp_path)]) == 0
-    source, out = sorted(maps.glob("*_image.nii.gz"))[0], tmp_path / "out"
+    source, out = min(maps.glob("*_image.nii.gz")), tmp_path / "out"
     words = ["predict", "--run", str(tmp_path), "--input", str(source), "--output", str(out)]
     assert main(words) == 0
     found = pd.read_csv(out / "predictions.csv")
