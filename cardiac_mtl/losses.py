@@ -175,6 +175,56 @@ def masked_dice_loss_by_slice(logits: Tensor, mask: Tensor, empty_pixels: float)
     return TaskLoss(((1 - dice) * given).sum() / known.clamp(min=1), known)
 
 
+def masked_jaccard_loss_by_image(logits: Tensor, mask: Tensor) -> TaskLoss:
+    """One minus the soft Jaccard index of the foreground, of each image; the mean over images.
+
+    Both counts, of what is shared and of the union, are one pixel more than they are: an image
+    without foreground in which nothing is found costs nothing.
+
+    Args:
+        logits: (B, H, W), of foreground.
+        mask: int64 (B, H, W), foreground above 0, `UNLABELLED` where not annotated.
+
+    Returns:
+        0 to 1, and the number of images of which anything is annotated.
+
+    Source: Peng et al., 2021, eq. 3; [inferred] the pixel more.
+    """
+    annotated = mask != UNLABELLED
+    probability = logits.float().sigmoid() * annotated
+    truth = (mask > 0).float()
+    shared, found, held = (a.sum((1, 2)) for a in (probability * truth, probability, truth))
+    jaccard = (shared + 1) / (found + held - shared + 1)
+    given = annotated.any(2).any(1)
+    known = given.sum()
+    return TaskLoss(((1 - jaccard) * given).sum() / known.clamp(min=1), known)
+
+
+def masked_label_cross_entropy(
+    logits: Tensor, label: Tensor, positive_weight: float = 1.0
+) -> TaskLoss:
+    """Binary cross-entropy over labelled images.
+
+    Args:
+        logits: (B,), of label 1.
+        label: int64 (B,), 0 or 1, `UNLABELLED` where missing.
+        positive_weight: how many images of label 0 one of label 1 counts as.
+
+    Returns:
+        Nats an image, and the number of labelled images.
+    """
+    labelled = label != UNLABELLED
+    total = F.binary_cross_entropy_with_logits(
+        logits.float(),
+        (label > 0).float(),
+        weight=labelled.float(),
+        reduction="sum",
+        pos_weight=torch.tensor(positive_weight, device=logits.device),
+    )
+    known = labelled.sum()
+    return TaskLoss(total / known.clamp(min=1), known)
+
+
 def masked_sum_of_errors(error: Tensor, given: Tensor, exponent: int) -> TaskLoss:
     """Sum the powers of the errors of a sample; the mean over samples of which any is known.
 

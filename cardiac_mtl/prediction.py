@@ -1,4 +1,4 @@
-"""`predict`: masks in the geometry of the input, and indices, for images of any origin."""
+"""`predict`: masks in the geometry of the input, classes and indices, for images of any origin."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -84,7 +84,7 @@ class Predictor:
             output: folder, which exists.
 
         Returns:
-            One row a slice: regressed indices, and those of the mask.
+            One row a slice: probability of each class, regressed indices, and those of the mask.
         """
         rows: list[Row] = []
         masks = []
@@ -121,12 +121,16 @@ class Predictor:
         return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
 
     def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[float]]:
-        """Return one column a regressed index, a value a slice; none when nothing is regressed.
+        """Return one column a predicted class and a regressed index, a value a slice.
 
         The centroid is from the centre of the first pixel of the file, as one of its mask is.
         """
+        classes = {}
+        if "label_prob" in prediction:
+            of_class = zip(self.paper.class_names, prediction["label_prob"].T, strict=True)
+            classes = {f"probability_{name}": column.tolist() for name, column in of_class}
         if "indices" not in prediction:
-            return {}
+            return classes
         columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))
         if prepared.centre is not None:
             corner = first_pixel(
@@ -135,7 +139,7 @@ class Predictor:
             for name, shift in zip(("centroid_y_mm", "centroid_x_mm"), corner, strict=True):
                 if name in columns:
                     columns[name] = columns[name] + shift
-        return {f"regressed_{name}": column.tolist() for name, column in columns.items()}
+        return classes | {f"regressed_{name}": column.tolist() for name, column in columns.items()}
 
     def _mask(
         self, probability: NDArray[np.float32], kept: NDArray[np.uint8], prepared: PreparedInput

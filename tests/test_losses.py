@@ -12,7 +12,9 @@ from cardiac_mtl.losses import (
     masked_dice_loss,
     masked_dice_loss_by_slice,
     masked_dice_loss_of_classes,
+    masked_jaccard_loss_by_image,
     masked_l1,
+    masked_label_cross_entropy,
     masked_sum_of_errors,
     reconstruction_error,
     wrapped,
@@ -146,3 +148,52 @@ def test_unlabelled_slices_change_no_loss_of_classes():
         lambda *given: masked_dice_loss_of_classes(*given, "foreground"),
     ):
         torch.testing.assert_close(loss(logits, mask).mean, loss(logits[:2], mask[:2]).mean)
+
+
+def test_jaccard_loss_by_image_by_hand():
+    half, three_quarters = 0.0, math.log(3.0)
+    logits = torch.tensor([[[half, three_quarters]], [[half, half]], [[9.0, 9.0]]])
+    mask = torch.tensor([[[1, 0]], [[1, UNLABELLED]], [[UNLABELLED, UNLABELLED]]])
+    loss = masked_jaccard_loss_by_image(logits, mask)
+    first = 1 - (0.5 + 1) / (1.25 + 1 - 0.5 + 1)
+    second = 1 - (0.5 + 1) / (0.5 + 1 - 0.5 + 1)
+    assert float(loss.mean) == pytest.approx((first + second) / 2)
+    assert int(loss.known) == 2
+
+
+def test_jaccard_loss_is_that_of_each_image_not_of_the_batch():
+    logits = torch.full((2, 8, 8), -20.0)
+    mask = torch.zeros(2, 8, 8, dtype=torch.int64)
+    mask[0, :6] = 1
+    logits[0, :6] = 20.0
+    mask[1, 0, :2] = 1  # missed
+    loss = masked_jaccard_loss_by_image(logits, mask).mean
+    assert float(loss) == pytest.approx((0 + (1 - 1 / 3)) / 2, abs=1e-5)
+
+
+def test_an_image_without_foreground_costs_nothing_where_nothing_is_found():
+    logits = torch.full((1, 4, 4), -20.0)
+    empty = torch.zeros(1, 4, 4, dtype=torch.int64)
+    assert float(masked_jaccard_loss_by_image(logits, empty).mean) == pytest.approx(0, abs=1e-6)
+    assert float(masked_jaccard_loss_by_image(-logits, empty).mean) == pytest.approx(16 / 17)
+
+
+def test_label_cross_entropy_by_hand():
+    logits = torch.tensor([0.0, math.log(3.0), 9.0])  # probabilities 1/2, 3/4, and nobody knows
+    label = torch.tensor([1, 0, UNLABELLED])
+    loss = masked_label_cross_entropy(logits, label)
+    assert float(loss.mean) == pytest.approx((math.log(2) + math.log(4)) / 2)
+    assert int(loss.known) == 2
+    weighted = masked_label_cross_entropy(logits, label, positive_weight=3.0)
+    assert float(weighted.mean) == pytest.approx((3 * math.log(2) + math.log(4)) / 2)
+
+
+def test_images_without_mask_or_label_leave_a_gradient_path():
+    logits, one = torch.randn(1, 2, 2, requires_grad=True), torch.randn(1, requires_grad=True)
+    nothing = torch.full((1, 2, 2), UNLABELLED)
+    total = masked_jaccard_loss_by_image(logits, nothing).mean
+    total = total + masked_label_cross_entropy(one, nothing[:, 0, 0]).mean
+    total.backward()
+    assert float(total) == 0.0
+    assert not logits.grad.any()
+    assert not one.grad.any()

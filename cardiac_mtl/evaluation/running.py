@@ -1,4 +1,4 @@
-"""Scores during training: volume Dice and index error over an epoch, exact on any rank count."""
+"""Scores while training: volume Dice, index error and AUC of an epoch, exact on any rank count."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,12 @@ from typing_extensions import override
 
 from cardiac_mtl.contracts import UNLABELLED, Batch, Prediction
 from cardiac_mtl.losses import wrapped
+from cardiac_mtl.metrics.classification import confusion, roc
 from cardiac_mtl.metrics.shape import HALF_CIRCLE_DEG, ORIENTATION
 
 
 class RunningScores(Metric):
-    """Overlap by volume, and mean absolute error of the indices, over one epoch.
+    """Overlap by volume, mean absolute error of the indices, and classification, over one epoch.
 
     Counts of pixels are kept by slice and added up by case, so that a volume whose slices
     were spread over batches or ranks is scored once, and a slice seen twice counts once (P3, P4).
@@ -20,15 +21,19 @@ class RunningScores(Metric):
     Args:
         labels: names of the classes, in the order of `mask_prob` after the background.
         indices: names of the indices, in the order of the batch.
+        classes: names of two classes, in the order of `label_prob`; empty where none is predicted.
     """
 
     full_state_update = False
     rows: list[Tensor]
 
-    def __init__(self, labels: tuple[str, ...], indices: tuple[str, ...]) -> None:
+    def __init__(
+        self, labels: tuple[str, ...], indices: tuple[str, ...], classes: tuple[str, ...] = ()
+    ) -> None:
         super().__init__()
         self.labels = labels
         self.indices = indices
+        self.classes = classes
         self.add_state("rows", default=[], dist_reduce_fx="cat")
 
     @override
@@ -40,21 +45,27 @@ class RunningScores(Metric):
             columns.append(_pixel_counts(predicted, batch["mask"], len(self.labels)))
         if self.indices:
             columns.append(self._errors(prediction["indices"], batch["indices"]))
+        if self.classes:
+            columns += [prediction["label_prob"][:, 1:], batch["label"][:, None]]
         self.rows.append(torch.cat(columns, dim=1))
 
     @override
     def compute(self) -> dict[str, Tensor]:
-        """Return `dice_vol` (mean over labels), `dice_vol/<label>` and `mae/<index>`.
+        """Return `dice_vol`, its `dice_vol/<label>`, `mae/<index>`, `auc`, `balanced_accuracy`.
 
-        A label that is in neither reference nor prediction of a case is left out of its mean.
+        A label that is in neither reference nor prediction of a case is left out of its mean. The
+        last two are NaN where a class is absent.
         """
         rows = _once(dim_zero_cat(self.rows))
-        cases, pixels, errors = rows.split([2, 3 * len(self.labels), len(self.indices)], dim=1)
+        sizes = [2, 3 * len(self.labels), len(self.indices), 2 if self.classes else 0]
+        cases, pixels, errors, classes = rows.split(sizes, dim=1)
         scores: dict[str, Tensor] = {}
         if self.labels:
             dice = _volume_dice(cases[:, 0], pixels.unflatten(1, (-1, 3))).float()
             scores["dice_vol"] = dice.nanmean()
             scores |= {f"dice_vol/{name}": dice[k] for k, name in enumerate(self.labels)}
+        if self.classes:
+            scores |= _classification(*classes.unbind(1))
         mean_error = errors.nanmean(0).float()
         return scores | {f"mae/{name}": mean_error[k] for k, name in enumerate(self.indices)}
 
@@ -65,6 +76,18 @@ class RunningScores(Metric):
             column = self.indices.index(ORIENTATION)
             gap[:, column] = wrapped(gap[:, column], HALF_CIRCLE_DEG)
         return gap.abs()
+
+
+def _classification(probability: Tensor, label: Tensor) -> dict[str, Tensor]:
+    """Score P(second class) (N,) against labels (N,); NaN where a probability is no number."""
+    auc = balanced = float("nan")
+    if probability.isfinite().all():
+        pair = probability.cpu().numpy(), label.long().cpu().numpy()
+        auc, balanced = roc(*pair).area, confusion(*pair).balanced_accuracy
+    return {
+        "auc": probability.new_tensor(auc).float(),
+        "balanced_accuracy": probability.new_tensor(balanced).float(),
+    }
 
 
 def _once(rows: Tensor) -> Tensor:

@@ -9,6 +9,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cardiac_mtl.networks.padding import margins, padded, unpadded
+
 BranchPoint = Literal["final", "dec2", "dec3", "bottleneck"]
 """Where a head may stand on the trunk."""
 
@@ -137,3 +139,23 @@ def init_kaiming(module: nn.Module) -> None:
             nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu")
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
+
+
+class UNet(nn.Module):
+    """The whole network for one class, of images of any size.
+
+    Args:
+        width: b, features at full resolution.
+    """
+
+    def __init__(self, width: int = 64) -> None:
+        super().__init__()
+        self.trunk = UNetTrunk(width=width)
+        self.head = SegmentationHead(width)
+        init_kaiming(self)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (B, 1, H, W) to logits (B, H, W)."""
+        sides = margins(image, multiple=16)
+        logits = self.head(self.trunk(padded(image, sides)).final)
+        return unpadded(logits.squeeze(1), sides)

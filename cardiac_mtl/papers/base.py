@@ -37,9 +37,9 @@ class Paper(LightningModule):
     """A system from one publication.
 
     Logged, with stage `train` or `val` (under the paper protocol `test` in place of `val`):
-    `<stage>/loss/<task>`, `<stage>/loss`, `val/dice_vol`, `val/dice_vol/<label>` and
-    `val/mae/<index>`; of the weighting `weight/<task>` and `s/<task>`; of the last step of an
-    epoch `grad_norm`, before clipping, and `lr`.
+    `<stage>/loss/<task>`, `<stage>/loss`, `val/dice_vol`, `val/dice_vol/<label>`,
+    `val/mae/<index>`, `val/auc` and `val/balanced_accuracy`; of the weighting `weight/<task>` and
+    `s/<task>`; of the last step of an epoch `grad_norm`, before clipping, and `lr`.
 
     Args:
         weighting: makes one loss of the tasks' losses; it also says which tasks there are.
@@ -51,6 +51,8 @@ class Paper(LightningModule):
     """Classes of `mask_prob` after the background; empty when no mask is predicted."""
     index_names: tuple[str, ...] = ()
     """Columns of `indices`; empty when none is predicted."""
+    class_names: tuple[str, ...] = ()
+    """The two classes of `label_prob`, by the value of `label`; empty when none is predicted."""
     selection_stage: str = "val"
     """Part that the checkpoint is selected on; `test` only under the paper protocol, `none` where
     the number of epochs is fixed and no patient validates."""
@@ -76,9 +78,14 @@ class Paper(LightningModule):
 
     @property
     def monitor(self) -> tuple[str, str]:
-        """What the best checkpoint is selected on, and whether `max` or `min` is best."""
+        """What the best checkpoint is selected on, and whether `max` or `min` is best.
+
+        Of classes alone the loss: few validation patients may all be of one class, and have no AUC.
+        """
         if self.label_names:
             return f"{self.selection_stage}/dice_vol", "max"
+        if self.class_names:
+            return f"{self.selection_stage}/loss/label", "min"
         return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
 
     def feature_maps(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - of subclasses
@@ -105,7 +112,7 @@ class Paper(LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
-        self.scores = RunningScores(self.label_names, self.index_names)
+        self.scores = RunningScores(self.label_names, self.index_names, self.class_names)
 
     @override
     def on_train_epoch_start(self) -> None:

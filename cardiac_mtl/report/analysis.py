@@ -160,6 +160,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                     patients = chosen["patient_id_1"].to_numpy()
                     test = paired_test(two, one, clusters=patients)
                     interval = bootstrap_mean(two - one, clusters=patients)
+                    gaps = (two - one)[np.isfinite(two - one)]
                     rows.append(
                         {
                             "first": first.name,
@@ -167,9 +168,9 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                             "label": label,
                             "phase": phase,
                             "measure": MEASURES[measure],
-                            "volumes": int(np.isfinite(two - one).sum()),
+                            "volumes": len(gaps),
                             "patients": test.n,
-                            "difference": float(np.nanmean(two - one)) if len(one) else np.nan,
+                            "difference": float(gaps.mean()) if len(gaps) else np.nan,
                             "low": interval.low,
                             "high": interval.high,
                             "p_wilcoxon": test.p_wilcoxon,

@@ -11,6 +11,7 @@ import pandas as pd
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.agreement import pearson
 from cardiac_mtl.metrics.binned import RATES
+from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
 from cardiac_mtl.report.methods import Method
@@ -34,6 +35,14 @@ _SLICES = {
 }
 _INDICES = {name.rpartition("_")[0]: f"regressed_{name}_error" for name in ERROR_NAMES}
 _INDICES["segment_percent"] = "regressed_segment_percent_error"
+_OF_IMAGES: dict[str, tuple[int, ...]] = {
+    "accuracy": (0, 1),
+    "sensitivity": (1,),
+    "specificity": (0,),
+}
+"""Of images, by measure: whether they are of the positive class."""
+POSITIVE = "0"
+"""Healthy, the positive class of FPM's tables (docs/papers/fpm_multitask.md)."""
 _LINES = {"pearson_r_segmented": "area_mm2", "pearson_r_regressed": "regressed_area_mm2"}
 
 
@@ -130,6 +139,8 @@ def published_pixels(methods: Sequence[Method]) -> pd.DataFrame:
 def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ours | None:
     """Return our value of one published quantity, None where no run measured it."""
     measure = str(row["measure"])
+    if not row["label"] and (measure in _OF_IMAGES or measure == "auc"):
+        return _of_classes(method, measure)
     if found := _rows_of(method, row, measure):
         return _mean(*found, row["statistic"])
     if measure in _LINES:
@@ -137,9 +148,7 @@ def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ou
         areas = slices[_LINES[measure]].to_numpy(float)
         line = pearson(slices["reference_area_mm2"].to_numpy(float), areas)
         return _Ours(line.r, np.nan, np.nan, np.nan, line.n) if np.isfinite(line.r) else None
-    if measure.startswith("ks_p_"):
-        return _ks(methods, _VOLUMES[measure.removeprefix("ks_p_")])
-    return None
+    return _ks(methods, measure) if measure.startswith("ks_p_") else None
 
 
 def _rows_of(method: Method, row: dict[str, Any], measure: str) -> tuple[pd.DataFrame, str] | None:
@@ -180,7 +189,31 @@ def _mean(frame: pd.DataFrame, column: str, statistic: str) -> _Ours | None:
     return _Ours(float(known.mean()), sd, low, high, len(known))
 
 
-def _ks(methods: Sequence[Method], column: str) -> _Ours | None:
+def _of_classes(method: Method, measure: str) -> _Ours | None:
+    """Return a rate over the images of all folds, or the mean of the AUC of the folds [paper]."""
+    rows = _positive(method.labels)
+    if rows.empty:
+        return None
+    if measure == "auc":
+        folds = [_positive(run.labels) for run in method.runs]
+        areas = [
+            roc(fold["probability"].to_numpy(float), fold["is_class"].to_numpy(int)).area
+            for fold in folds
+        ]
+        known = [area for area in areas if np.isfinite(area)]
+        return _Ours(float(np.mean(known)), np.nan, np.nan, np.nan, len(known)) if known else None
+    chosen = rows[rows["is_class"].isin(_OF_IMAGES[measure])]
+    right = (chosen["probability"] > 0.5) == (chosen["is_class"] == 1)
+    return _mean(chosen.assign(right=right.astype(float)), "right", "mean")
+
+
+def _positive(labels: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the positive class; without one where no class is predicted."""
+    return labels[labels["class"].astype(str) == POSITIVE]
+
+
+def _ks(methods: Sequence[Method], measure: str) -> _Ours | None:
+    column = _VOLUMES[measure.removeprefix("ks_p_")]
     wanted = {"mtn_unet", "mtn_uncertainty"}
     for first, second in combinations(methods, 2):
         if {first.experiment, second.experiment} == wanted:

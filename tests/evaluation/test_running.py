@@ -1,5 +1,7 @@
 """Scores during training: whole volumes, whatever the batches (P3, P4)."""
 
+import math
+
 import pytest
 import torch
 
@@ -7,8 +9,8 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.running import RunningScores
 
 
-def scores(*batches, labels=("myocardium",), indices=("area_mm2",)):
-    metric = RunningScores(labels, indices)
+def scores(*batches, labels=("myocardium",), indices=("area_mm2",), classes=()):
+    metric = RunningScores(labels, indices, classes)
     for batch, prediction in batches:
         metric.update(batch, prediction)
     return {name: float(value) for name, value in metric.compute().items()}
@@ -67,3 +69,31 @@ def test_an_orientation_errs_on_the_half_circle(make_batch):
     found = scores((batch, prediction), indices=("centroid_x_mm", "orientation_deg"))
     assert found["mae/centroid_x_mm"] == pytest.approx((178 + 30) / 2)
     assert found["mae/orientation_deg"] == pytest.approx(2.0)
+
+
+def classified(make_batch, label, diseased, case=0):
+    """Return a batch of one image a label, with P(diseased)."""
+    batch, prediction = make_batch(case=case, slices=tuple(range(len(label))))
+    diseased = torch.tensor(diseased)
+    batch["label"] = torch.tensor(label)
+    return batch, prediction | {"label_prob": torch.stack([1 - diseased, diseased], dim=1)}
+
+
+def test_classes_are_scored_over_the_epoch(make_batch):
+    parts = [
+        classified(make_batch, [0, 0, 1], [0.1, 0.7, 0.6]),
+        classified(make_batch, [1, UNLABELLED], [0.9, 0.2], case=1),
+    ]
+    found = scores(*parts, parts[0], classes=("healthy", "diseased"))
+    assert found["auc"] == pytest.approx(3 / 4)
+    assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+    assert "dice_vol" in found
+
+
+@pytest.mark.parametrize(
+    ("label", "diseased"), [([0, 0], [0.1, 0.2]), ([0, 1], [0.1, float("nan")])]
+)
+def test_classes_that_cannot_be_scored_are_undefined(make_batch, label, diseased):
+    found = scores(classified(make_batch, label, diseased), classes=("healthy", "diseased"))
+    assert math.isnan(found["auc"])
+    assert math.isnan(found["balanced_accuracy"])

@@ -1,5 +1,8 @@
 """Laws that every experiment obeys, whatever its paper: a new YAML is held to them by itself."""
 
+import inspect
+from importlib import import_module
+
 import pytest
 import torch
 
@@ -14,7 +17,11 @@ SIDE, PHASES = 32, 5
 def config(request):
     """Return an experiment, narrow and on small images."""
     config = read_yaml(request.param)
-    config["model"].setdefault("init_args", {}).update(width=4, image_size=[SIDE, SIDE])
+    module, _, name = config["model"]["class_path"].rpartition(".")
+    settings = {"width": 4, "image_size": [SIDE, SIDE]}
+    known = inspect.signature(getattr(import_module(module), name)).parameters
+    chosen = {key: value for key, value in settings.items() if key in known}
+    config["model"].setdefault("init_args", {}).update(chosen)
     return config
 
 
@@ -38,7 +45,7 @@ def make_batch(config, paper):
             "indices": indices if labelled else torch.full_like(indices, torch.nan),
             "case": torch.zeros(3, dtype=torch.int64),
             "slice": torch.arange(3),
-            "label": torch.full((3,), UNLABELLED),
+            "label": torch.tensor([0, 1, 0]) if labelled else torch.full((3,), UNLABELLED),
             "transferred": torch.zeros(3, dtype=torch.bool),
         }
 
@@ -64,10 +71,13 @@ def test_predictions_are_what_the_paper_declares(paper, make_batch):
     prediction = paper.predict(paper(make_batch()["image"]))
     assert ("mask_prob" in prediction) == bool(paper.label_names)
     assert ("indices" in prediction) == bool(paper.index_names)
+    assert ("label_prob" in prediction) == bool(paper.class_names)
     if paper.label_names:
         assert prediction["mask_prob"].shape[1] == 1 + len(paper.label_names)
     if paper.index_names:
         assert prediction["indices"].shape == (3, len(paper.index_names))
+    if paper.class_names:
+        assert prediction["label_prob"].shape == (3, len(paper.class_names))
 
 
 def test_the_batch_size_does_not_change_a_prediction(paper, make_batch):

@@ -70,6 +70,13 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     assert any("shared by all" in text for text in analysis.warnings(pair))
 
 
+def test_a_method_without_masks_is_compared_in_nothing(methods):
+    cases = methods[1].cases.assign(**dict.fromkeys(analysis.COMPARED, np.nan))
+    table = analysis.comparisons([methods[0], changed(methods[1], cases=cases)])
+    assert set(table["volumes"]) == {0}
+    assert table["difference"].isna().all()
+
+
 def test_classes_are_scored_each_as_the_positive_one(methods):
     rng = np.random.default_rng(0)
     truth = rng.integers(0, 2, 60)
@@ -123,6 +130,39 @@ def test_every_row_of_paper_b_is_answered(methods):
     wanted = published[published["experiment"].isin(["mtn_unet", "mtn_uncertainty"])]
     assert len(answered) == len(wanted)
     assert answered["ours"].notna().all()
+
+
+def classified(fold, truth, probability):
+    """Return the rows of one image a patient, healthy the first of two classes."""
+    patients = [f"p{fold}{k}" for k in range(len(truth))]
+    pairs = [("0", 1 - truth, 1 - probability), ("1", truth, probability)]
+    return pd.concat(
+        [
+            pd.DataFrame({"patient_id": patients, "class": c, "is_class": t, "probability": p})
+            for c, t, p in pairs
+        ]
+    )
+
+
+def test_healthy_is_positive_in_the_rows_of_paper_d(methods):
+    diseased = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
+    called = np.array([0.1, 0.2, 0.6, 0.9]), np.array([0.3, 0.4, 0.2, 0.8])
+    identity = {**methods[0].runs[0].identity, "experiment": "fpm_multitask"}
+    runs = [
+        dataclasses.replace(
+            methods[0].runs[fold],
+            identity=identity,
+            labels=classified(fold, diseased[fold], called[fold]),
+        )
+        for fold in range(2)
+    ]
+    table = fidelity([Method("fpm_multitask", runs)])
+    (found,) = table[table["table"] == "Table 7"].groupby("paper")
+    ours = found[1].set_index("quantity")["ours"]
+    assert ours["accuracy value"] == 6 / 8
+    assert ours["sensitivity value"] == 4 / 5  # of the healthy
+    assert ours["specificity value"] == 2 / 3
+    assert ours["auc value"] == pytest.approx((1 + 1 / 2) / 2)  # of each fold, then the mean
 
 
 def test_slices_are_averaged_by_region(methods):
