@@ -16,6 +16,7 @@ from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, Section, write_page
 from cardiac_mtl.report.plots import Picture, pictures, save
+from cardiac_mtl.report.sequences import side_by_side
 from cardiac_mtl.runs import IDENTITY, METRICS, now, read_identity
 
 _STRATA = ("pathology", "vendor", "centre")
@@ -267,6 +268,13 @@ def _sections(methods: Sequence[Method], columns: Sequence[str]) -> list[Section
                 analysis.comparisons(methods),
                 layout.comparisons_shown,
             ),
+        ),
+        Section(
+            "side_by_side",
+            "Side by side",
+            "Cases that the galleries of all methods hold.",
+            (),
+            list(side_by_side(methods)),
         ),
         Section(
             "areas",
