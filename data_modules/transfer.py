@@ -31,8 +31,8 @@ Rounding = Literal["floor", "round"]
 
 CROP_OFFSETS: Final[Mapping[str, tuple[int, int]]] = {"C0": (-4, -9), "T2": (-5, -5)}
 """Rows and columns of the LGE matrix by which the crop of a resized mask began before that of its
-image, found by the authors by eye [code: model/transfer.py]: content of the mask moves by as much
-the other way, 4 pixels down and 9 to the right of C0."""
+image, empirical [code: model/transfer.py]: the content of the mask moves by as much the other way,
+4 pixels down and 9 to the right from C0."""
 
 
 def transfer_mask(
@@ -65,6 +65,7 @@ def transfer_mask(
         UserError: nothing of the heart reaches the target, as when the slices of both lie in
             ranges apart (code `no_overlap`).
     """
+    mask = sitk.Cast(mask, sitk.sitkInt16)  # which has room for UNLABELLED
     if mode == "slice_index":
         found = _by_number(mask, target, rounding)
     elif mode == "matrix_resize":

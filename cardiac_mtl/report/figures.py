@@ -23,7 +23,8 @@ CHANNELS = 3
 """Of a layer that are shown beside its mean."""
 SHEET = 64
 """Pictures on one contact sheet."""
-_CLASSES = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
+CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
+"""Of the classes 1, 2, ...: light enough for what is dark in an image."""
 
 _PANELS = {
     "loss/mask": ("loss of the mask", "nats a pixel"),
@@ -79,7 +80,7 @@ def overlay(
             interpolation="bicubic",
         )
         for mask, colour, style in zip(masks, (REFERENCE, PREDICTED), ("-", "--"), strict=False):
-            _contour(ax, mask[k][window], colour, style)
+            contour(ax, mask[k][window], colour, style)
         _caption(ax, f"slice {k}{_slice_dice([m[k] for m in masks]) if known[k] else ''}")
     _legend(figure, with_reference=bool(known.any()), with_prediction=predicted is not None)
     figure.suptitle(f"{title}\n{subtitle}" if subtitle else title, fontsize=11)
@@ -187,8 +188,8 @@ def contact_sheets(path: Path, thumbnails: Sequence[Thumbnail]) -> list[Path]:
             low, high = np.percentile(one.image, [1, 99])
             ax.imshow(one.image, cmap="gray", vmin=low, vmax=high)
             if one.mask is not None:
-                for value, colour in zip(_classes(one.mask), _CLASSES, strict=False):
-                    _contour(ax, one.mask == value, colour, "-")
+                for value, colour in zip(_classes(one.mask), CLASS_COLOURS, strict=False):
+                    contour(ax, one.mask == value, colour, "-")
             ax.set_title(one.title, fontsize=7, color="#B00020" if one.faulty else "black", pad=2)
         figure.tight_layout(pad=0.3)
         sheets.append(path if number == 0 else path.with_stem(f"{path.stem}_{number + 1}"))
@@ -255,7 +256,15 @@ def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:
     ax.grid(alpha=0.25)
 
 
-def _contour(ax: Axes, mask: NDArray[np.bool_], colour: str, style: str) -> None:
+def contour(ax: Axes, mask: NDArray[np.bool_], colour: str, style: str = "-") -> None:
+    """Draw the outline of a mask, if it has one.
+
+    Args:
+        ax: shows the image that it belongs to.
+        mask: (H, W).
+        colour: of the line.
+        style: of the line, as matplotlib has it.
+    """
     if mask.any() and not mask.all():
         smooth = np.pad(mask, 1)[1:-1, 1:-1].astype(float)
         ax.contour(smooth, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)

@@ -10,6 +10,7 @@ from cardiac_mtl.report.layout import Table
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.report.page import Section
 from cardiac_mtl.report.plots import pictures
+from cardiac_mtl.report.sequences import side_by_side
 
 Drawn = Sequence[Picture]
 
@@ -30,6 +31,7 @@ def sections_of(methods: Sequence[Method], columns: Sequence[str]) -> list[Secti
         _protocol(methods),
         _results(volumes, drawn),
         _comparison(methods),
+        _side_by_side(methods),
         _areas(by_region, drawn),
         _function(methods, drawn),
         _infarcts(methods),
@@ -93,6 +95,16 @@ def _comparison(methods: Sequence[Method]) -> Section:
             analysis.comparisons(methods),
             layout.comparisons_shown,
         ),
+    )
+
+
+def _side_by_side(methods: Sequence[Method]) -> Section:
+    return Section(
+        "side_by_side",
+        "Side by side",
+        "Cases that the galleries of all methods hold.",
+        (),
+        list(side_by_side(methods)),
     )
 
 

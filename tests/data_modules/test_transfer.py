@@ -181,7 +181,7 @@ def test_by_position_each_slice_fills_a_slab():
     mask = array(blobs(source))
     mask[:, 8:12, 8:12] = 1  # the heart goes on through all slices
     # mid-planes at -16, -12, ..., 16 mm against slabs from -12 to 12
-    found = carry(filled(mask, source), target, "position")
+    found = carry(filled(mask.astype(np.uint8), source), target, "position")
     for k, slab in {2: 0, 4: 1, 6: 2}.items():
         np.testing.assert_array_equal(found[k], mask[slab])
     assert (found[[0, 8]] == UNLABELLED).all()
