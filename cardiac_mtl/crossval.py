@@ -127,8 +127,8 @@ def plan(
                 where="cv",
                 fix="see `cardiac-mtl cv --help`",
             )
-    if folds < 2:
-        raise UserError(f"{folds} folds", where="--folds", fix="give at least 2")
+    if folds < 1:
+        raise UserError(f"{folds} folds", where="--folds", fix="give at least 1")
     run_root = run_root.resolve()  # a study may be called from any folder
     experiments, overlays = configs[0].split(","), configs[1:]
     files = [find_config(name) for name in (*experiments, *overlays)]

@@ -284,12 +284,24 @@ def protocols(methods: Sequence[Method]) -> pd.DataFrame:
     )
 
 
+def _trained_on_images_of(method: Method) -> int:
+    """Return how many test patients had their images, not their masks, in the training."""
+    seen = {patient for run in method.runs for patient in run.identity.get("transferred_on", [])}
+    return len(seen & set(method.cases["patient_id"]))
+
+
 def warnings(methods: Sequence[Method]) -> list[str]:
     """Return what a reader must know before any number: dishonest, unpaired, failed."""
     found = [
         f"{method.name}: checkpoint {in_words(method.protocol)}."
         for method in methods
         if method.protocol != HONEST
+    ]
+    found += [
+        f"{method.name}: images of {count} of its test patients were trained on, with masks of "
+        "their other sequences."
+        for method in methods
+        if (count := _trained_on_images_of(method))
     ]
     if len({method.data for method in methods}) > 1:
         names = ", ".join(f"{method.name} on {method.data}" for method in methods)

@@ -135,7 +135,7 @@ def feature_maps(
     axes[0, 0].imshow(image, cmap="gray")
     axes[0, 0].set_title(f"first phase\n{height} x {width}", fontsize=8)
     for mask, colour, style in zip(masks, (REFERENCE, PREDICTED), ("-", "--"), strict=False):
-        _contour(axes[0, 0], mask, colour, style)
+        contour(axes[0, 0], mask, colour, style)
     for column, (name, channels) in zip(axes.T[1:], maps.items(), strict=True):
         liveliest = np.argsort(-channels.std(axis=(1, 2)), kind="stable")[:CHANNELS]
         mean = channels.mean(axis=0)
@@ -144,7 +144,7 @@ def feature_maps(
         column[0].set_title(f"{name}, {size}\n{reach}", fontsize=8)
         for ax, shown in zip(column, (mean, *channels[liveliest]), strict=False):
             ax.imshow(shown, cmap="viridis", extent=(-0.5, width - 0.5, height - 0.5, -0.5))
-            _contour(ax, masks[0], "white", "-")
+            contour(ax, masks[0], "white", "-")
     _legend(figure, with_reference=bool(masks[0].any()), with_prediction=len(masks) > 1)
     what = f"above the mean over channels and its range, below it the {CHANNELS} that vary most"
     figure.suptitle(f"{title}: {what}", fontsize=10)
