@@ -10,9 +10,9 @@ from PIL import Image
 from cardiac_mtl.cli import main
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
+from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.figures import CLASS_COLOURS
 from cardiac_mtl.report.gallery import write_gallery
-from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.sequences import Slice, middle, of_methods, of_sequences, side_by_side
 from cardiac_mtl.reporting import read_methods
 
@@ -138,7 +138,7 @@ def test_windows_of_methods_are_cut_alike(runs):
 
 
 def test_the_report_shows_them(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("cardiac_mtl.reporting.pictures", lambda *_: iter(()))  # of the others
+    monkeypatch.setattr("cardiac_mtl.report.sections.pictures", lambda *_: iter(()))  # of the others
     assert main(["report", str(runs), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/figures/side_by_side.png").is_file()
     assert "Methods side by side" in (tmp_path / "out/index.html").read_text()
