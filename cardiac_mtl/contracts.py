@@ -17,7 +17,7 @@ UNLABELLED: Final = -1
 HONEST: Final = "honest"
 OPTIMISTIC: Final = "paper_optimistic"
 EXTERNAL: Final = "external"
-"""How a checkpoint was selected: on validation patients, on test patients as some papers did, or
+"""How a checkpoint was chosen: without test patients, on test patients as some papers did, or
 by another tool, which we cannot vouch for."""
 
 

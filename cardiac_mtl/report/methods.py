@@ -70,7 +70,7 @@ class Method:
 
 
 PROTOCOLS = {
-    HONEST: "selected on validation patients",
+    HONEST: "chosen without test patients",
     EXTERNAL: "selected we do not know how, as the masks come from elsewhere",
 }
 

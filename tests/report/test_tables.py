@@ -58,7 +58,7 @@ def test_both_layouts_show_counts_and_no_empty_column(rows):
         assert "4 (1/0/1)" in shown
         assert "0.533" in shown
         assert "regr" not in shown
-        assert "selected on validation patients" in shown
+        assert "chosen without test patients" in shown
 
 
 def test_an_optimistic_run_says_so(rows):
