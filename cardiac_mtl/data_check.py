@@ -12,7 +12,9 @@ from cardiac_mtl.configuration import build_data
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
+from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.figures import Thumbnail, contact_sheets
+from cardiac_mtl.report.sequences import MOST_CASES, Slice, of_sequences
 from data_modules.base import CardiacDataModule
 from data_modules.cases import case_table, check_cases
 from data_modules.examination import Examined, examine_together, examiner
@@ -43,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
         )
     findings, examined = check(data, options.root)
     sheets = _draw(examined, options.output) if any(one.size for one in examined) else []
+    sheets += _draw_sequences(examined, list(data.labels), options.output)
     if options.json:
         print(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
@@ -93,7 +96,7 @@ def _print(
     for finding in findings:
         say(str(finding))
     for sheet in sheets:
-        say(f"contact sheet   {sheet}")
+        say(f"picture         {sheet}")
     counts = Counter(finding.severity for finding in findings)
     say(", ".join(f"{counts[name]} {name}{'' if counts[name] == 1 else 's'}" for name in ORDER))
 
@@ -153,3 +156,16 @@ def _draw(examined: Sequence[Examined], output: Path) -> list[Path]:
             if one.middle is not None
         ],
     )
+
+
+def _draw_sequences(examined: Sequence[Examined], names: Sequence[str], output: Path) -> list[Path]:
+    """Draw the first patients of whom several sequences have a mask (Fig. 2 of paper C)."""
+    patients: dict[str, dict[str, Slice]] = {}
+    for one in examined:
+        if one.middle is not None and one.middle_mask is not None:
+            column_mm, row_mm, _ = one.spacing
+            shown = Slice(one.middle, {}, one.middle_mask, (row_mm, column_mm))
+            patients.setdefault(one.case.patient_id, {}).setdefault(one.case.sequence, shown)
+    several = [(patient, slices) for patient, slices in patients.items() if len(slices) > 1]
+    drawn = [of_sequences(patient, slices, names) for patient, slices in several[:MOST_CASES]]
+    return [save(picture, output).with_suffix(".png") for picture in drawn]

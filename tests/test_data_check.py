@@ -269,6 +269,14 @@ def test_all_faults_together_are_all_found(hearts_folder, tmp_path, capsys):
     ]
 
 
+def test_patients_of_several_sequences_are_drawn_with_their_masks(sequences, tmp_path, capsys):
+    words = ["check", "--config", "mscmr", "--data.root", str(sequences)]
+    assert main([*words, "--output", str(tmp_path)]) == 0
+    drawn = sorted(path.name for path in tmp_path.glob("sequences_*.png"))
+    assert drawn == [f"sequences_patient{n}.png" for n in (1, 2, 3, 4)]
+    assert f"picture         {tmp_path / drawn[0]}" in capsys.readouterr().out
+
+
 def test_people_get_a_table_lines_and_a_contact_sheet(hearts_folder, tmp_path, capsys):
     root = shutil.copytree(hearts_folder, tmp_path / "hearts")
     rewrite(mask(root), lambda v: v * 0)

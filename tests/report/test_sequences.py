@@ -138,7 +138,9 @@ def test_windows_of_methods_are_cut_alike(runs):
 
 
 def test_the_report_shows_them(runs, tmp_path, monkeypatch):
-    monkeypatch.setattr("cardiac_mtl.report.sections.pictures", lambda *_: iter(()))  # of the others
+    monkeypatch.setattr(
+        "cardiac_mtl.report.sections.pictures", lambda *_: iter(())
+    )  # of the others
     assert main(["report", str(runs), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out/figures/side_by_side.png").is_file()
     assert "Methods side by side" in (tmp_path / "out/index.html").read_text()
