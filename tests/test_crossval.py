@@ -91,7 +91,7 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--folds", "1"], "--folds"),
+        (["--folds", "0"], "--folds"),
         (["--seeds", "a"], "--seeds"),
         (["--data.fold", "1"], "given to each run"),
         (["--config", "nowhere"], "nowhere"),

@@ -245,7 +245,7 @@ FOLDS = {
     "numbers for patients": b'[{"train": [1], "val": [2], "test": [3]}]',
     "a patient twice": b'[{"train": ["p0"], "val": ["p1"], "test": ["p0"]}]',
     "an unknown patient": b'[{"train": ["p0"], "val": ["p1"], "test": ["zz"]}]',
-    "an empty part": b'[{"train": ["p0"], "val": [], "test": ["p1"]}]',
+    "an empty part": b'[{"train": [], "val": ["p0"], "test": ["p1"]}]',
     "a wrong hash": b'{"sha256": 5, "folds": [{"train": ["p0"], "val": ["p1"], "test": ["p2"]}]}',
     "NaN": b"NaN",
     "a lone surrogate": b'[{"train": ["\\ud800"], "val": ["p1"], "test": ["p2"]}]',

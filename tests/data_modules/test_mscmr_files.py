@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
+from cardiac_mtl import phantom_cohort
 from cardiac_mtl.contracts import SequenceStudy, SequenceVolume
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.phantom_cohort import default_cohort, write_cohort
@@ -139,8 +140,7 @@ def test_a_cohort_of_phantoms_has_them(tmp_path):
 
 def test_the_default_cohort_is_small_and_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr("cardiac_mtl.phantom_cohort.SMALL_PATIENTS", 2)
-    monkeypatch.setattr("cardiac_mtl.phantom_cohort.SMALL_SCALE", 8)
+    monkeypatch.setitem(phantom_cohort.SMALL, phantom_cohort.SEQUENCES, (2, 8))
     folder = default_cohort("mscmr")
     assert "phantom cohort of 2 patients, made now" in capsys.readouterr().out
     assert len(find_cases(folder)) == 6
