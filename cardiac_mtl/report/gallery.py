@@ -15,6 +15,8 @@ from cardiac_mtl.metrics.surface import bounding_box
 
 FOLDER = "gallery"
 MARGIN_MM = 20.0
+FIRST = 4
+"""Patients that every method keeps, as many as Fig. 4 of paper C shows."""
 SMALLEST_MM = 90.0
 """Side of a window: around a small infarct one still sees the heart."""
 
@@ -57,8 +59,14 @@ def choose(cases: pd.DataFrame) -> dict[str, str]:
 
 
 def to_keep(cases: pd.DataFrame) -> list[str]:
-    """Return all cases of the patients of the chosen ones: their cines play."""
-    patients = cases.loc[cases["case_id"].isin(choose(cases).values()), "patient_id"].unique()
+    """Return all cases of the patients of the chosen ones: their cines play.
+
+    Where there are several labels, those of the first patients too, the same for every method:
+    methods are put side by side on them.
+    """
+    patients = set(cases.loc[cases["case_id"].isin(choose(cases).values()), "patient_id"])
+    if len(cases["label"].unique()) > 1:
+        patients |= set(sorted(cases["patient_id"].unique())[:FIRST])
     return cases.loc[cases["patient_id"].isin(patients), "case_id"].unique().tolist()
 
 

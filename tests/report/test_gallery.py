@@ -15,6 +15,7 @@ def cases(*dice):
             "case_id": [f"c{k}" for k in range(len(dice))],
             "patient_id": [f"p{k // 2}" for k in range(len(dice))],
             "dice": dice,
+            "label": "myocardium",
         }
     )
 
@@ -37,6 +38,13 @@ def test_all_phases_of_a_chosen_patient_are_kept():
     assert to_keep(cases(0.9, 0.8, 0.7, 0.6, 0.5, 0.1, 0.55, 0.56)) == [
         "c0", "c1", "c2", "c3", "c4", "c5"
     ]  # fmt: skip
+
+
+def test_with_several_labels_every_method_keeps_the_first_patients():
+    one = cases(*np.linspace(0.2, 0.9, 20))
+    assert to_keep(one) == ["c0", "c1", "c10", "c11", "c18", "c19"]
+    both = pd.concat([one, one.assign(label="rv")])
+    assert to_keep(both) == [f"c{k}" for k in (*range(8), 10, 11, 18, 19)]
 
 
 def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
