@@ -89,7 +89,7 @@ def carry(mask, target, mode, rounding="floor", source=None, **options):
 @pytest.mark.parametrize(
     ("count", "onto", "rounding", "numbers"),
     [
-        (3, 15, "floor", [5, 10, 15]),  # papers.md, section 6
+        (3, 15, "floor", [5, 10, 15]),  # T2 onto LGE, as released
         (3, 15, "round", [5, 10, 15]),
         (4, 14, "floor", [3, 7, 10, 14]),
         (4, 14, "round", [4, 7, 10, 14]),  # 3.5 to the even, as Python rounds in the code
