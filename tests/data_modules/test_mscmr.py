@@ -393,7 +393,7 @@ def test_a_run_without_validation_goes_on_within_an_epoch_as_if_it_had_not_stopp
             accelerator="cpu", max_epochs=2, logger=False, enable_checkpointing=False,
             enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         )  # fmt: skip
-        trainer.fit(watcher, datamodule=module(root), ckpt_path=start, weights_only=False)
+        trainer.fit(watcher, datamodule=module(root), ckpt_path=start, weights_only=True)
         return watcher.batches
 
     straight = fit()
