@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from cardiac_mtl.catalogue import experiments, find_config
 from cardiac_mtl.configuration import read_yaml
@@ -16,6 +17,12 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Give every test the same random numbers, whichever tests ran before it."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
