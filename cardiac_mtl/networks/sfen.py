@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cardiac_mtl.networks.convlstm import ConvLSTM
+from cardiac_mtl.networks.regression import ScaledLinear
 
 SCALARS = 8
 """Numbers that are regressed: seven indices, of which the centroid has two."""
@@ -156,10 +157,10 @@ class SingleTaskSFEN(nn.Module):
         super().__init__()
         self.sfen = SFEN(width)
         rows, columns = (side // 16 for side in image_size)
-        self.linear = nn.Linear(8 * width * rows * columns, size)
+        self.linear = ScaledLinear(8 * width * rows * columns, size)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, 1, T, H, W) to (B, size)."""
+        """Map (B, 1, T, H, W) to (B, size), float32."""
         return self.linear(self.sfen(frames).conv13[:, :, -1].flatten(1))
 
 
@@ -169,7 +170,7 @@ class JointOutputs(NamedTuple):
     mask: Tensor
     """(B, H, W), logits."""
     scalars: Tensor
-    """(B, 8), standardised."""
+    """(B, 8), standardised, float32; any orientation."""
     maps: tuple[Tensor, ...]
     """Conv17, 21, 25 and 29, for the figure of feature maps."""
 
@@ -196,7 +197,7 @@ class JointNetwork(nn.Module):
         self.mask = nn.Conv2d(w, 1, 1)  # Conv30
         # from a half everywhere the way to an infarct leads through predicting none anywhere
         nn.init.constant_(self.mask.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
-        self.regression = nn.Linear(self.channels(w) * POOLED**2, SCALARS)
+        self.regression = ScaledLinear(self.channels(w) * POOLED**2, SCALARS)
 
     @staticmethod
     def channels(width: int) -> int:
@@ -222,9 +223,8 @@ class JointNetwork(nn.Module):
             maps.append(at)
         logits = self.mask(at[:, :, -1]).squeeze(1)
         pooled = [F.adaptive_avg_pool2d(m[:, :, -1], POOLED) for m in (features.conv13, *maps)]
-        return JointOutputs(
-            logits, self.regression(torch.cat(pooled, dim=1).flatten(1)), tuple(maps)
-        )
+        scalars = self.regression(torch.cat(pooled, dim=1).flatten(1))
+        return JointOutputs(logits, scalars, tuple(maps))
 
 
 class Generator(nn.Module):

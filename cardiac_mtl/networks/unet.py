@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cardiac_mtl.networks.padding import margins, padded, unpadded
+from cardiac_mtl.networks.regression import Float32Linear
 
 BranchPoint = Literal["final", "dec2", "dec3", "bottleneck"]
 """Where a head may stand on the trunk."""
@@ -119,13 +120,11 @@ class RegressionHead(nn.Module):
         rows, columns = (side // stride // pool for side in image_size)
         self.convolutions = ConvBlock(multiplier * width, width)
         self.pool = nn.MaxPool2d(pool)
-        self.linear = nn.Linear(width * rows * columns, 1)
+        self.linear = Float32Linear(width * rows * columns, 1)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map (B, C, H, W) to (B, 1), in float32: bfloat16 would round 1500 mm2 to 8 mm2 steps."""
-        pooled = self.pool(self.convolutions(features)).flatten(1)
-        with torch.autocast(pooled.device.type, enabled=False):
-            return self.linear(pooled.float())
+        """Map (B, C, H, W) to (B, 1), float32."""
+        return self.linear(self.pool(self.convolutions(features)).flatten(1))
 
 
 def init_kaiming(module: nn.Module) -> None:

@@ -61,6 +61,14 @@ class IndexScale(nn.Module):
         indices = scalars.float() * self.sd + self.mean
         return torch.where(self.circular, wrapped(indices, HALF_CIRCLE_DEG), indices)
 
+    def bounded(self, scalars: Tensor) -> Tensor:
+        """Keep regressed orientations (B, 8) within half a turn.
+
+        Else they wind around the circle: where a loss falls on one side of the jump and falls again
+        beyond it, as the discriminator's does, they never stop, and drown the other gradients.
+        """
+        return torch.where(self.circular, scalars.tanh(), scalars)
+
     def on_half_circle(self, values: Tensor) -> Tensor:
         """Bring standardised orientations, or errors of such, into half a turn around 0."""
         turned = wrapped(values.float(), HALF_CIRCLE_DEG / self.sd)

@@ -102,7 +102,7 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         self.check_image(image)
         outputs = self.generator(image)
-        return {"mask": outputs.mask, "indices": outputs.scalars}
+        return {"mask": outputs.mask, "indices": self.scale.bounded(outputs.scalars)}
 
     @override
     def feature_maps(self, image: Tensor) -> dict[str, Tensor]:
@@ -151,7 +151,7 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
         """
         mask, *indices = self._given(batch)
         probability = outputs["mask"].float().sigmoid().flatten(1)
-        scalars = self.scale.on_half_circle(outputs["indices"]).split(INDEX_SIZES, dim=1)
+        scalars = outputs["indices"].split(INDEX_SIZES, dim=1)
         return [probability * mask, *(s * known for s, known in zip(scalars, indices, strict=True))]
 
     def _given(self, batch: Batch) -> list[Tensor]:
@@ -242,7 +242,7 @@ class MuTGANGenerator(_WithoutDiscriminator):
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         self.check_image(image)
         outputs = self.networks["generator"](image)
-        return {"mask": outputs.mask, "indices": outputs.scalars}
+        return {"mask": outputs.mask, "indices": self.scale.bounded(outputs.scalars)}
 
     @override
     def feature_maps(self, image: Tensor) -> dict[str, Tensor]:
@@ -301,7 +301,7 @@ class MuTGANSeparate(_WithoutDiscriminator):
         mask, *indices = (network(image) for network in self.networks.values())
         return {
             "mask": mask.unflatten(1, self.image_size),
-            "indices": torch.cat(indices, dim=1),
+            "indices": self.scale.bounded(torch.cat(indices, dim=1)),
         }
 
     @override

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from cardiac_mtl.contracts import UNLABELLED, TargetScale
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.metrics.shape import INDEX_NAMES
+from cardiac_mtl.networks.regression import Float32Linear
 from cardiac_mtl.papers.infarct import IndexScale, SumOfTasks
 from cardiac_mtl.papers.mutgan import MuTGAN, MuTGANGenerator, MuTGANSeparate
 from cardiac_mtl.weighting import SingleTask, UncertaintyWeighting
@@ -124,6 +125,21 @@ def test_an_orientation_errs_on_the_half_circle():
     assert float(paper.losses(outputs, batch)["indices"].mean) == pytest.approx(2 / 90, rel=1e-3)
 
 
+@pytest.mark.parametrize("cls", [MuTGAN, MuTGANGenerator, MuTGANSeparate])
+def test_indices_are_float32_and_orientations_cannot_wind_around_the_circle(cls):
+    """One that a discriminator drove on for twenty epochs stood at 290 turns."""
+    paper = scaled(cls)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        heads = [m for m in paper.modules() if isinstance(m, Float32Linear)]
+        for head in heads:
+            head.bias.fill_(50.0)
+        indices = paper(make_batch()["image"])["indices"]
+    assert heads
+    assert indices.dtype == torch.float32
+    assert (indices[:, :7] > 2).all()
+    assert (indices[:, 7] <= 1).all()
+
+
 def test_slices_without_infarct_teach_their_size_and_nothing_of_a_shape():
     paper, batch = scaled(), make_batch((False, False))
     outputs = {"mask": torch.zeros(2, SIDE, SIDE), "indices": torch.ones(2, 8)}
@@ -231,13 +247,6 @@ def test_what_is_not_known_is_0_on_both_sides_and_counts_for_nothing():
     assert not made[~given].any()
     alike = paper._generated(outputs_at(paper, batch), batch)
     torch.testing.assert_close(torch.cat(alike, 1), true)
-
-
-def test_the_generated_orientation_is_shown_within_the_half_circle_of_the_true_ones():
-    paper, batch = scaled(), make_batch((True,))
-    outputs = outputs_at(paper, batch)
-    outputs["indices"][0, -1] = 1.25
-    assert float(paper._generated(outputs, batch)[-1]) == pytest.approx(-0.75)
 
 
 @pytest.mark.parametrize(
