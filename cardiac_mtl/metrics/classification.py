@@ -105,6 +105,36 @@ def confusion(
     return Confusion(*(int(np.count_nonzero(cell)) for cell in cells))
 
 
+def best_threshold(probability: Floats, label: Labels, positive: int = 1) -> float:
+    """Find the threshold whose calls have the largest balanced accuracy, (1 + Youden's J) / 2.
+
+    Args:
+        probability: (N,), P(positive).
+        label: (N,), -1 where missing.
+        positive: the label that counts as positive.
+
+    Returns:
+        One half, or the middle between two neighbouring probabilities; of several that are as
+        good as each other the nearest to one half. NaN where a class is absent.
+
+    Raises:
+        ValueError: a labelled case has a probability that is NaN or outside [0, 1].
+
+    Examples:
+        >>> best_threshold(np.array([0.125, 0.25, 0.375]), np.array([0, 0, 1]))
+        0.3125
+    """
+    score, truth = _labelled(probability, label, positive)
+    if not truth.any() or truth.all():
+        return float("nan")
+    seen = np.unique(score)
+    candidates = np.append((seen[1:] + seen[:-1]) / 2, 0.5)
+    called = score > candidates[:, None]
+    balanced = (called[:, truth].mean(axis=1) + (~called[:, ~truth]).mean(axis=1)) / 2
+    best = candidates[np.isclose(balanced, balanced.max(), rtol=0, atol=1e-9)]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
 def roc(probability: Floats, label: Labels, positive: int = 1) -> Curve:
     """Draw the receiver operating characteristic.
 
