@@ -1,4 +1,4 @@
-"""What `test` does for a paper that tells two classes apart: threshold, calls, what was looked at."""
+"""What `test` does for a paper that tells two classes apart: threshold, calls, activation maps."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,5 +95,6 @@ def draw_activations(
         part = data.scored_part(case.row)
         evidence = maps.float().cpu().numpy()[..., part[0], part[1]]
         pictures.append(folder / activation_file(name))
-        draw_activation(pictures[-1], case.within(*part), evidence, rows, outcome, paper.class_names)
+        shown = case.within(*part)
+        draw_activation(pictures[-1], shown, evidence, rows, outcome, paper.class_names)
     return pictures

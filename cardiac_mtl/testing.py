@@ -97,9 +97,7 @@ class TestOutputs(Callback):
         pictures += _draw_loops(self.run, frames.cases)
         pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
         by_name = dict(zip((name for name, _ in names), whole, strict=True))
-        pictures += draw_activations(
-            self.run / FIGURES, pl_module, data, frames.labels, by_name
-        )
+        pictures += draw_activations(self.run / FIGURES, pl_module, data, frames.labels, by_name)
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))

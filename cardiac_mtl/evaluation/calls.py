@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.metrics.classification import best_threshold, confusion
 
-RULE: Final = (
-    "largest balanced accuracy on the images it is chosen on; of equals the nearest to one half"
-)
+RULE: Final = "largest balanced accuracy; of equals the nearest to one half"
 DEFAULT: Final = 0.5
 CALL_COLUMNS: Final = ("class_name", "threshold", "called")
 """Of `labels.csv`: name of the class of a row, the probability above which an image is called it,
@@ -44,8 +42,8 @@ def threshold_facts(
     counts = {"images": int((label != UNLABELLED).sum()), f"of_{name}": int((label == 1).sum())}
     value = best_threshold(probability, label)
     if np.isnan(value):
-        why = "there are no images of both classes to choose on"
-        return {"class": name, "value": DEFAULT, "chosen_on": "", "rule": f"one half: {why}"}
+        rule = "one half: no images of both classes to choose on"
+        return {"class": name, "value": DEFAULT, "chosen_on": "", "rule": rule}
     reached = confusion(probability, label, threshold=value).balanced_accuracy
     return {
         "class": name,

@@ -28,7 +28,7 @@ def class_activation(
     Returns:
         (B, H, W), in log-odds, neither scaled nor cut at 0.
     """
-    from monai.visualize import CAM  # noqa: PLC0415 - takes seconds
+    from monai.visualize.class_activation_maps import CAM  # noqa: PLC0415 - takes seconds
 
     seen = padded(image, sides)
     cam = CAM(

@@ -88,7 +88,7 @@ def draw_activation(
         row = of_slice[int(case.slices[k])]
         above.set_title(
             f"slice {case.slices[k]}: {in_words(outcomes[k], names)}\n"
-            f"probability {row['probability']:.3g}, threshold {row['threshold']:.3g}",
+            f"P({names[1]}) {row['probability']:.3g}, threshold {row['threshold']:.3g}",
             fontsize=8,
         )
     colours = ScalarMappable(Normalize(-reach, reach), COLOURS)
