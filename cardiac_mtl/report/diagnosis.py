@@ -124,6 +124,11 @@ def thresholds(methods: Sequence[Method]) -> pd.DataFrame:
     )
 
 
+def thresholds_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the thresholds out; the rule stands below."""
+    return numbers_shown(table.drop(columns=["rule"])) if len(table) else table
+
+
 def activations(methods: Sequence[Method]) -> list[Photo]:
     """Return the class activation maps that `test` drew, one of each outcome and method."""
     photos = []

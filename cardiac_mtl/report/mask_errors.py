@@ -1,6 +1,7 @@
 """Masks of one structure: what is right, missed and false, and their PSNR: Figs. 4, 5 of FPM."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 from typing import Final
 
 import numpy as np
@@ -53,7 +54,7 @@ def right_missed_false(methods: Sequence[Method]) -> Iterator[Picture]:
         for ax, name in zip(column, names, strict=True):
             _paint(ax, one, name)
     for ax, name in zip(axes[:, 0], names, strict=True):
-        ax.set_ylabel(name, fontsize=9)
+        ax.set_ylabel(fill(name, 20), fontsize=9)
     patches = [Patch(color=colour, label=name) for colour, name in _NAMES.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     yield Picture(

@@ -285,9 +285,12 @@ def _classification(methods: Sequence[Method], drawn: Drawn) -> Section:
             *_table(
                 "thresholds",
                 "Thresholds",
-                "Above it an image is called the class. Chosen with the selected checkpoint, on "
-                "no test patient unless it says so.",
+                "Above it an image is called the class. It has the largest balanced accuracy "
+                "on the images that it was chosen on, with the selected checkpoint; of equals "
+                "it is the nearest to one half, and where they are of one class it is one half, "
+                "chosen on nothing.",
                 diagnosis.thresholds(methods),
+                diagnosis.thresholds_shown,
             ),
             *_table(
                 "classification",
