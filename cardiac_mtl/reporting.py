@@ -1,14 +1,18 @@
 """`report`: tables, figures and one page from any number of runs."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from shutil import copyfile
+from typing import Any, NamedTuple
 
 import pandas as pd
+import yaml
 
 import cardiac_mtl
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.report import analysis, layout
@@ -16,14 +20,26 @@ from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.sections import sections_of
-from cardiac_mtl.runs import IDENTITY, METRICS, now, read_identity
+from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
 
+_ONE_METHOD = ("experiment", "data", "seed")
 _STRATA = ("pathology", "vendor", "centre")
+_FIX = "score the run again with this version"
 _TEXT = (
     "case_id", "patient_id", "phase", "cardiac_phase", "region", "pathology", "centre", "vendor",
     "flags", "ed_phase", "es_phase", "reference_ed_phase", "reference_es_phase", "class",
+    "class_name",
 )  # fmt: skip
 """Columns that stay text, though they may hold nothing but digits or nothing at all."""
+
+
+class _Key(NamedTuple):
+    """What runs of one method have in common."""
+
+    experiment: str
+    data: str
+    seed: str
+    variant: str
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -63,25 +79,56 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
         paths: run directories, or folders that hold some at any depth.
 
     Returns:
-        Methods in the order in which they were given; several seeds are methods of their own.
+        Methods in the order in which they were given; several seeds are methods of their own, and
+        so are runs whose models were set otherwise.
 
     Raises:
         UserError: a folder holds no rows, rows are damaged, or two runs of a method have scored
             the same case.
     """
     folders = dict.fromkeys(folder for path in paths for folder in _scored(path))
-    by_method: dict[tuple[str, str, str], list[Run]] = defaultdict(list)
-    for folder in folders:
-        one = read_run(folder)
-        key = tuple(str(one.identity.get(name, "")) for name in ("experiment", "data", "seed"))
-        by_method[key[0], key[1], key[2]].append(one)
+    runs = [read_run(folder) for folder in folders]
+    variants = variants_of(runs)
+    by_method: dict[_Key, list[Run]] = defaultdict(list)
+    for one, variant in zip(runs, variants, strict=True):
+        experiment, data, seed = (str(one.identity.get(name, "")) for name in _ONE_METHOD)
+        by_method[_Key(experiment, data, seed, variant)].append(one)
     names = _names(list(by_method))
     methods = []
-    for key, runs in by_method.items():
-        _refuse_shared_cases(names[key], runs)
-        ordered = sorted(runs, key=lambda run: str(run.identity.get("fold", "")))
-        methods.append(Method(names[key], ordered, data=key[1]))
+    for key, of_method in by_method.items():
+        _refuse_shared_cases(names[key], of_method)
+        ordered = sorted(of_method, key=lambda run: str(run.identity.get("fold", "")))
+        methods.append(Method(names[key], ordered, data=key.data, variant=key.variant))
     return methods
+
+
+def variants_of(runs: Sequence[Run]) -> list[str]:
+    """Tell runs of one experiment on one data set apart by the settings of their model.
+
+    Returns:
+        Of each run, the settings whose values differ among those runs, such as
+        `weighting.mask 0.3`; empty where none does. A setting that one of them lacks does not
+        count: a later version added it.
+    """
+    alike: dict[tuple[str, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        alike[_kin(run)].append(run)
+    differing = {
+        kin: [
+            name
+            for name, value in group[0].settings.items()
+            if all(name in run.settings for run in group)
+            and any(run.settings[name] != value for run in group)
+        ]
+        for kin, group in alike.items()
+    }
+    return [
+        ", ".join(f"{name} {run.settings[name]}" for name in differing[_kin(run)]) for run in runs
+    ]
+
+
+def _kin(run: Run) -> tuple[str, str]:
+    return str(run.identity.get("experiment", "")), str(run.identity.get("data", ""))
 
 
 def read_run(folder: Path) -> Run:
@@ -92,11 +139,14 @@ def read_run(folder: Path) -> Run:
     for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
         path = folder / f"{name}.csv"
         frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
+    if len(frames["labels"]):
+        _refuse_without(CALL_COLUMNS, frames["labels"], folder / "labels.csv")
     metrics = folder / METRICS
     return Run(
         folder=folder,
         identity=read_identity(folder),
         metrics=pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(),
+        settings=_settings(folder / CONFIG),
         **frames,
     )
 
@@ -124,6 +174,8 @@ def write_report(
                 path.write_text(lay_out(table), encoding="utf-8")
         for picture in section.pictures:
             images[picture.name] = save(picture, output / "figures")
+        for photo in section.photos:
+            copyfile(photo.file, output / "figures" / photo.file.name)
     page = Page(
         title=title,
         generated=now()[:10],
@@ -148,28 +200,49 @@ def _scored(path: Path) -> list[Path]:
 
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
-    fix = "score the run again with this version"
     try:
         frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
     except (OSError, ValueError) as error:
-        raise UserError(f"unreadable ({type(error).__name__})", where=str(path), fix=fix) from error
-    if missing := [name for name in wanted if name not in frame]:
-        raise UserError(f"lacks the column {missing[0]}", where=str(path), fix=fix)
+        raise UserError(
+            f"unreadable ({type(error).__name__})", where=str(path), fix=_FIX
+        ) from error
+    _refuse_without(wanted, frame, path)
     return frame.assign(
         **{name: frame[name].fillna("").astype(str) for name in _TEXT if name in frame}
     )
 
 
-def _names(keys: Sequence[tuple[str, str, str]]) -> dict[tuple[str, str, str], str]:
-    """Name methods by experiment; by data and seed as well where those tell them apart."""
+def _refuse_without(wanted: Sequence[str], frame: pd.DataFrame, path: Path) -> None:
+    if missing := [name for name in wanted if name not in frame]:
+        raise UserError(f"lacks the column {missing[0]}", where=str(path), fix=_FIX)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Return what `fit` was told of the model, by name with dots; nothing without a `fit`."""
+    if not path.is_file():
+        return {}
+    model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model") or {}
+    return dict(_flat(model.get("init_args") or {}))
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
+    """Name methods by experiment and variant; by data and seed where those tell them apart."""
     names = {}
     for key in keys:
         alike = [other for other in keys if other[0] == key[0]]
-        name = key[0]
-        if len({other[1] for other in alike}) > 1:
-            name += f" on {key[1]}"
-        if len({other[2] for other in alike if other[1] == key[1]}) > 1:
-            name += f", seed {key[2]}"
+        name = f"{key.experiment}, {key.variant}" if key.variant else key.experiment
+        if len({other.data for other in alike}) > 1:
+            name += f" on {key.data}"
+        if len({other.seed for other in alike if other.data == key.data}) > 1:
+            name += f", seed {key.seed}"
         names[key] = name
     return names
 

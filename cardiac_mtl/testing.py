@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
+from cardiac_mtl.diagnosis import called, draw_activations
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
@@ -68,13 +69,14 @@ class TestOutputs(Callback):
     @override
     def on_test_end(self, trainer: Trainer, pl_module: Any) -> None:
         data: CardiacDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        whole = list(self.collector.cases())
         cases = [
-            _postprocessed(case.within(*data.scored_part(case.row)), pl_module)
-            for case in self.collector.cases()
+            _postprocessed(case.within(*data.scored_part(case.row)), pl_module) for case in whole
         ]
         table = data.case_table
         one = partial(_score, cases, table, data)
         frames = assemble(parallel_map(one, range(len(cases)), "scoring"), self.protocol)
+        frames = frames._replace(labels=called(self.run, frames.labels, pl_module))
         results = summary(frames.cases, frames.slices)
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
@@ -94,6 +96,8 @@ class TestOutputs(Callback):
         pictures = self._draw(names, frames.cases)
         pictures += _draw_loops(self.run, frames.cases)
         pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
+        by_name = dict(zip((name for name, _ in names), whole, strict=True))
+        pictures += draw_activations(self.run / FIGURES, pl_module, data, frames.labels, by_name)
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))

@@ -28,6 +28,7 @@ from cardiac_mtl.configuration import (
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.dashboard import GROUP, Examples, describe, settle_loggers, write_offline_run
+from cardiac_mtl.diagnosis import choose_threshold
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
@@ -298,6 +299,8 @@ class CardiacCLI(LightningCLI):
     def test(self, model: Paper, datamodule: CardiacDataModule) -> None:
         """Score the best checkpoint on the test part; write rows, table and pictures."""
         self._load_weights()
+        if model.class_names:
+            choose_threshold(self.trainer, model, datamodule, self.run_directory)
         self.trainer.test(model, datamodule=datamodule, verbose=False)
 
     def _load_weights(self) -> None:

@@ -29,6 +29,7 @@ from cardiac_mtl.evaluation.states import (
     score_masks,
     score_slices,
 )
+from cardiac_mtl.metrics.overlap import psnr_db
 
 AREA = "area_mm2"
 MEASURES = Scores._fields[1:]
@@ -54,6 +55,7 @@ SLICE_COLUMNS = [
     "label",
     "state",
     *MEASURES,
+    "psnr_db",
     "tolerance_mm",
     "area_mm2",
     "reference_area_mm2",
@@ -234,10 +236,20 @@ def _slice_rows(
             "slice": int(case.slices[k]),
             "region": regions[k],
             **scores[k]._asdict(),
+            "psnr_db": _psnr(case, references, k, value),
             **_slice_areas(case, references, k, value, regressed),
         }
         for k in np.flatnonzero(known).tolist()
     ]
+
+
+def _psnr(case: CollectedCase, references: NDArray[np.bool_], k: int, value: int) -> float:
+    """Return dB; NaN where there is nothing to be found and nothing was."""
+    if case.predicted is None:
+        return math.nan
+    predicted = case.predicted[k] == value
+    bearing = predicted.any() or references[k].any()
+    return psnr_db(predicted, references[k]) if bearing else math.nan
 
 
 def _slice_areas(

@@ -4,7 +4,7 @@ A label of -1 is missing and its case left out; any other label that is not the 
 negative. Probabilities are P(positive), never logits.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +17,10 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
+from cardiac_mtl.metrics.statistics import Interval, bootstrap_sums
+
 Floats = NDArray[np.floating]
+Drawn = NDArray[np.float64]
 Labels = NDArray[np.integer]
 
 MISSING = -1
@@ -105,6 +108,36 @@ def confusion(
     return Confusion(*(int(np.count_nonzero(cell)) for cell in cells))
 
 
+def best_threshold(probability: Floats, label: Labels, positive: int = 1) -> float:
+    """Find the threshold whose calls have the largest balanced accuracy, (1 + Youden's J) / 2.
+
+    Args:
+        probability: (N,), P(positive).
+        label: (N,), -1 where missing.
+        positive: the label that counts as positive.
+
+    Returns:
+        One half, or the middle between two neighbouring probabilities; of several that are as
+        good as each other the nearest to one half. NaN where a class is absent.
+
+    Raises:
+        ValueError: a labelled case has a probability that is NaN or outside [0, 1].
+
+    Examples:
+        >>> best_threshold(np.array([0.125, 0.25, 0.375]), np.array([0, 0, 1]))
+        0.3125
+    """
+    score, truth = _labelled(probability, label, positive)
+    if not truth.any() or truth.all():
+        return float("nan")
+    seen = np.unique(score)
+    candidates = np.append((seen[1:] + seen[:-1]) / 2, 0.5)
+    called = score > candidates[:, None]
+    balanced = (called[:, truth].mean(axis=1) + (~called[:, ~truth]).mean(axis=1)) / 2
+    best = candidates[np.isclose(balanced, balanced.max(), rtol=0, atol=1e-9)]
+    return float(best[np.abs(best - 0.5).argmin()])
+
+
 def roc(probability: Floats, label: Labels, positive: int = 1) -> Curve:
     """Draw the receiver operating characteristic.
 
@@ -125,6 +158,42 @@ def roc(probability: Floats, label: Labels, positive: int = 1) -> Curve:
         return _no_curve()
     false_rate, true_rate, _ = binary_roc(*pair)
     return _curve(false_rate, true_rate, binary_auroc(*pair))
+
+
+def bootstrap_auc(
+    probability: Floats, label: Labels, patients: NDArray[Any], positive: int = 1
+) -> Interval:
+    """Bound the area under the ROC by the percentile bootstrap over patients.
+
+    Args:
+        probability: (N,), P(positive).
+        label: (N,), -1 where missing.
+        patients: (N,), whose image each is; all images of a drawn patient enter, as often as the
+            patient was drawn.
+        positive: the label that counts as positive.
+
+    Returns:
+        The 95 % interval of 1000 draws, those without both classes left out; NaN where a class is
+        absent.
+
+    Raises:
+        ValueError: a labelled case has a probability that is NaN or outside [0, 1].
+    """
+    score, truth = _labelled(probability, label, positive)
+    if not truth.any() or truth.all():
+        return Interval(float("nan"), float("nan"))
+    names, line = np.unique(patients[label != MISSING], return_inverse=True)
+    gaps = score[truth][:, None] - score[~truth]
+    won = (gaps > 0) + 0.5 * (gaps == 0)  # the area is the share of pairs in the right order
+
+    def areas(times: Drawn) -> Drawn:
+        these, others = times[:, line[truth]], times[:, line[~truth]]
+        with np.errstate(invalid="ignore"):
+            pairs = these.sum(axis=1) * others.sum(axis=1)
+            return (((these @ won) * others).sum(axis=1) / pairs)[:, None]
+
+    (interval,) = bootstrap_sums(np.eye(len(names)), areas)
+    return interval
 
 
 def precision_recall(probability: Floats, label: Labels, positive: int = 1) -> Curve:

@@ -1,5 +1,6 @@
 """Overlap of two masks. Undefined values are NaN, never 0 or 1."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,25 @@ def pixel_measures(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -
         _ratio(neither, predicted.size - true),
         _ratio(both, found),
     )
+
+
+def psnr_db(predicted: NDArray[np.bool_], reference: NDArray[np.bool_]) -> float:
+    """Peak signal-to-noise ratio of a mask, -10 log10 of the share of wrong pixels.
+
+    Args:
+        predicted: boolean, any shape, at least one pixel.
+        reference: boolean, same shape.
+
+    Returns:
+        dB, 0 where every pixel is wrong, infinite where none is. It grows with the background that
+        the image shows.
+
+    Examples:
+        >>> psnr_db(np.arange(100) < 10, np.arange(100) < 9)
+        20.0
+    """
+    wrong = np.count_nonzero(predicted != reference) / predicted.size
+    return -10 * math.log10(wrong) if wrong else math.inf
 
 
 def _ratio(part: int, whole: int) -> float:

@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from cardiac_mtl.networks.padding import margins, padded
+from cardiac_mtl.networks.padding import Margins, margins, padded
 from cardiac_mtl.networks.unet import init_kaiming
 
 PUBLISHED = 64
@@ -30,18 +30,25 @@ class Classifier(nn.Module):
         channels: C.
         smallest: side below which an image is padded with zeros: fewer than 2 x 2 features would
             be left, and the norm of the last batch, where it is one image, have one number.
+        maps: name of the module that puts out (B, C, h, w).
     """
 
-    def __init__(self, features: nn.Module, channels: int, smallest: int) -> None:
+    def __init__(
+        self, features: nn.Module, channels: int, smallest: int, maps: str = "features"
+    ) -> None:
         super().__init__()
         self.features = features
         self.classify = nn.Linear(channels, 1)
         self.smallest = smallest
+        self.maps = maps
+
+    def margins(self, image: Tensor) -> Margins:
+        """Return what is added around an image."""
+        return margins(image, at_least=self.smallest)
 
     def forward(self, image: Tensor) -> Tensor:
         """Map (B, 1, H, W) of any size to logits (B,)."""
-        sides = margins(image, at_least=self.smallest)
-        found = self.features(padded(image, sides))
+        found = self.features(padded(image, self.margins(image)))
         return self.classify(found.flatten(2).mean(2) if found.ndim == 4 else found).squeeze(1)
 
 
@@ -84,7 +91,7 @@ def resnet50(width: int = PUBLISHED) -> Classifier:
         bias_downsample=False,
         widen_factor=width / PUBLISHED,
     )
-    return Classifier(features, 32 * width, smallest=33)
+    return Classifier(features, 32 * width, smallest=33, maps="features.layer4")
 
 
 class ConvBN(nn.Sequential):

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from cardiac_mtl.networks.padding import margins, padded, unpadded
+from cardiac_mtl.networks.padding import Margins, margins, padded, unpadded
 
 SERIAL = (3, 5, 7)
 """Dilation of the convolutions in a row, of both types of module [paper]."""
@@ -215,9 +215,13 @@ class FPMNet(nn.Module):
         self.classify = nn.Linear(32 * c, 1) if label else None
         self.decoder = Decoder(32 * c, skips[2::-1], (4 * c, 2 * c, c)) if mask else None
 
+    def margins(self, image: Tensor) -> Margins:
+        """Return what is added around an image."""
+        return margins(image, multiple=2**HALVINGS)
+
     def forward(self, image: Tensor) -> FPMOutputs:
         """Map (B, 1, H, W) of any size to logits of its pixels and of the image."""
-        sides = margins(image, multiple=2**HALVINGS)
+        sides = self.margins(image)
         x = self.stem(padded(image, sides))
         skips = []
         for k, stage in enumerate(self.stages):

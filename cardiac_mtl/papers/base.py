@@ -99,6 +99,18 @@ class Paper(LightningModule):
         """
         return {}
 
+    def class_activation(self, image: Tensor) -> Tensor | None:  # noqa: ARG002 - of subclasses
+        """Return where a network sees the second class; None where it cannot tell.
+
+        Args:
+            image: as of `forward`.
+
+        Returns:
+            (B, H, W), log-odds of the second class that each place speaks for; their mean over the
+            network's own, coarser grid is the log-odds that are predicted.
+        """
+        return None
+
     def postprocess(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Clean the class of each voxel (S, H, W) of a whole volume; the identity by default."""
         return mask

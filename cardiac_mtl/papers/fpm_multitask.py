@@ -23,7 +23,8 @@ from cardiac_mtl.losses import (
     masked_jaccard_loss_by_image,
     masked_label_cross_entropy,
 )
-from cardiac_mtl.networks.classifiers import CLASSIFIERS
+from cardiac_mtl.networks.activation import class_activation
+from cardiac_mtl.networks.classifiers import CLASSIFIERS, Classifier
 from cardiac_mtl.networks.deeplab import DeepLabV3Plus
 from cardiac_mtl.networks.fpm import PARALLEL, SERIAL, FPMNet
 from cardiac_mtl.networks.unet import UNet
@@ -152,6 +153,13 @@ class FPMMultiTask(T1Tasks):
         found = self.network(image)._asdict()
         return {task: found[task] for task in self.weighting.tasks}
 
+    @override
+    def class_activation(self, image: Tensor) -> Tensor | None:
+        if not self.class_names:
+            return None
+        sides = self.network.margins(image)
+        return class_activation(self.network, image, "last", "classify", sides)
+
 
 class T1Baseline(T1Tasks):
     """A network for one of the tasks, trained from scratch: Tables 6 and 7.
@@ -184,6 +192,13 @@ class T1Baseline(T1Tasks):
     @override
     def forward(self, image: Tensor) -> dict[str, Tensor]:
         return {self.task: self.network(image)}
+
+    @override
+    def class_activation(self, image: Tensor) -> Tensor | None:
+        if not isinstance(self.network, Classifier):
+            return None
+        sides = self.network.margins(image)
+        return class_activation(self.network, image, self.network.maps, "classify", sides)
 
 
 def _check(weighting: Weighting, diseased_weight: float) -> None:

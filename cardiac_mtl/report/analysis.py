@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cardiac_mtl.contracts import HONEST
-from cardiac_mtl.metrics.classification import confusion, precision_recall, reliability, roc
+from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
 from cardiac_mtl.report.methods import Method, in_words
 
@@ -241,32 +241,6 @@ def disagreement(slices: pd.DataFrame) -> np.ndarray:
     larger = slices[["area_mm2", "regressed_area_mm2"]].max(axis=1).clip(lower=1.0)
     relative: np.ndarray = (slices["area_disagreement_mm2"] / larger).clip(0, 1).to_numpy(float)
     return relative
-
-
-def classification(methods: Sequence[Method]) -> pd.DataFrame:
-    """Score predicted classes, each class as the positive one in turn."""
-    rows = []
-    for method in methods:
-        for positive, of_class in method.labels.groupby("class", sort=False):
-            probability = of_class["probability"].to_numpy(float)
-            truth = of_class["is_class"].to_numpy(int)
-            counts = confusion(probability, truth)
-            rows.append(
-                {
-                    "method": method.name,
-                    "positive class": positive,
-                    "n": int((truth >= 0).sum()),
-                    "accuracy": counts.accuracy,
-                    "balanced accuracy": counts.balanced_accuracy,
-                    "sensitivity": counts.sensitivity,
-                    "specificity": counts.specificity,
-                    "AUC": roc(probability, truth).area,
-                    "average precision": precision_recall(probability, truth).area,
-                    "ECE": reliability(probability, truth).ece,
-                    "protocol": method.protocol,
-                }
-            )
-    return pd.DataFrame(rows)
 
 
 def protocols(methods: Sequence[Method]) -> pd.DataFrame:

@@ -40,6 +40,17 @@ class Picture:
     figure: Figure
 
 
+@dataclass(frozen=True)
+class Photo:
+    """A picture that `test` drew, with what a reader needs beside it."""
+
+    file: Path
+    title: str
+    caption: str
+    alt: str
+    """What a reader who cannot see it must know."""
+
+
 def save(picture: Picture, folder: Path) -> Path:
     """Write a figure as SVG and PNG; return the SVG. The same rows give the same bytes."""
     path = folder / f"{picture.name}.svg"

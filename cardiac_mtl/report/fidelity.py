@@ -29,6 +29,9 @@ _VOLUMES = {
     "hd95": "hd95_mm",
 }
 """MSD: the paper's values are voxels in all likelihood (docs/papers/mtn.md)."""
+_OF_SLICES = {"fpm"}
+"""Papers whose Dice and Jaccard are means over images."""
+_EXTREMES = {"minimum": np.min, "maximum": np.max}
 _SLICES = {
     "segmented_area_error": "area_error_mm2",
     "regressed_area_error": "regressed_area_error_mm2",
@@ -64,7 +67,8 @@ def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
     """Set our values beside the papers'.
 
     Args:
-        methods: those named as an experiment answer the rows of that experiment.
+        methods: those named as an experiment answer the rows of that experiment; not so several
+            variants of one, as none of them need be the paper's.
 
     Returns:
         One row a published value that a method answers: the paper's value, ours with its 95 %
@@ -72,7 +76,7 @@ def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
         checkpoint was selected, and the command.
     """
     rows = []
-    by_experiment = {method.experiment: method for method in methods}
+    by_experiment = {method.experiment: method for method in methods if not method.variant}
     for record in paper_values().to_dict("records"):
         row = {str(key): value for key, value in record.items()}
         method = by_experiment.get(row["experiment"])
@@ -141,6 +145,8 @@ def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ou
     measure = str(row["measure"])
     if not row["label"] and (measure in _OF_IMAGES or measure == "auc"):
         return _of_classes(method, measure)
+    if measure == "psnr":
+        return _extreme(method, row["statistic"])
     if found := _rows_of(method, row, measure):
         return _mean(*found, row["statistic"])
     if measure in _LINES:
@@ -153,6 +159,8 @@ def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ou
 
 def _rows_of(method: Method, row: dict[str, Any], measure: str) -> tuple[pd.DataFrame, str] | None:
     """Return the rows, and the column of them, whose mean answers a published value."""
+    if row["paper"] in _OF_SLICES and measure in {"dice", "jaccard"}:
+        return _chosen(method.slices, row), measure
     if measure in _VOLUMES:
         return _chosen(method.cases, row), _VOLUMES[measure]
     if measure in _SLICES:
@@ -163,6 +171,14 @@ def _rows_of(method: Method, row: dict[str, Any], measure: str) -> tuple[pd.Data
     if measure in RATES:  # of pixels; the Dice is one of volumes
         return rates_by_patient(method), measure
     return None
+
+
+def _extreme(method: Method, statistic: str) -> _Ours | None:
+    """Return the smallest or largest PSNR; of masks, whose values are few, a mode says nothing."""
+    values = method.slices["psnr_db"].dropna().to_numpy(float)
+    if statistic not in _EXTREMES or not len(values):
+        return None
+    return _Ours(float(_EXTREMES[statistic](values)), np.nan, np.nan, np.nan, len(values))
 
 
 def _chosen(frame: pd.DataFrame, row: dict[str, Any]) -> pd.DataFrame:

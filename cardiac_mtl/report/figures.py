@@ -85,7 +85,7 @@ def overlay(
     _legend(figure, with_reference=bool(known.any()), with_prediction=predicted is not None)
     figure.suptitle(f"{title}\n{subtitle}" if subtitle else title, fontsize=11)
     figure.tight_layout(rect=(0, 0.3 / figure.get_figheight(), 1, 1), pad=0.4)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _slice_dice(masks: list[NDArray[np.bool_]]) -> str:
@@ -150,7 +150,7 @@ def feature_maps(
     figure.suptitle(f"{title}: {what}", fontsize=10)
     inches = figure.get_figheight()
     figure.tight_layout(rect=(0, 0.3 / inches, 1, 1 - 0.2 / inches), pad=0.4)
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ def contact_sheets(path: Path, thumbnails: Sequence[Thumbnail]) -> list[Path]:
             ax.set_title(one.title, fontsize=7, color="#B00020" if one.faulty else "black", pad=2)
         figure.tight_layout(pad=0.3)
         sheets.append(path if number == 0 else path.with_stem(f"{path.stem}_{number + 1}"))
-        _save(figure, sheets[-1])
+        write_figure(figure, sheets[-1])
     return sheets
 
 
@@ -231,7 +231,7 @@ def curves(path: Path, metrics: pd.DataFrame) -> None:
         if name == "weight/":
             ax.set_yscale("log")
     figure.tight_layout()
-    _save(figure, path)
+    write_figure(figure, path)
 
 
 def _belongs(column: str, panel: str) -> bool:
@@ -285,7 +285,8 @@ def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slic
     return slice(*bounds[0]), slice(*bounds[1])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of its suffix, whole or not at all."""
     temporary = path.with_name(f".{path.name}")
     figure.savefig(temporary, format=path.suffix.removeprefix("."))
     temporary.replace(path)

@@ -61,11 +61,12 @@ def choose(cases: pd.DataFrame) -> dict[str, str]:
 def to_keep(cases: pd.DataFrame) -> list[str]:
     """Return all cases of the patients of the chosen ones: their cines play.
 
-    Where there are several labels, those of the first patients too, the same for every method:
-    methods are put side by side on them.
+    Where there are several labels, or one volume a patient, those of the first patients too, the
+    same for every method: methods are put side by side on them.
     """
     patients = set(cases.loc[cases["case_id"].isin(choose(cases).values()), "patient_id"])
-    if len(cases["label"].unique()) > 1:
+    one_each = cases["case_id"].nunique() == cases["patient_id"].nunique()
+    if one_each or len(cases["label"].unique()) > 1:
         patients |= set(sorted(cases["patient_id"].unique())[:FIRST])
     return cases.loc[cases["patient_id"].isin(patients), "case_id"].unique().tolist()
 

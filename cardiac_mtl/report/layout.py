@@ -138,6 +138,13 @@ def numbers_shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: _significant(column) if column.dtype.kind == "f" else column)
 
 
+def value_with_interval(value: float, low: float, high: float) -> str:
+    """Write a share with its interval, three digits each; a dash where there is none."""
+    if np.isnan(value):
+        return "—"
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown, title above and caption below."""
     head = [list(map(str, table.shown.columns)), ["---"] * table.shown.shape[1]]

@@ -28,6 +28,8 @@ class Run:
     """Of infarcts by case, place and bin of probability, without a row when none are predicted."""
     metrics: pd.DataFrame
     """Of training, by epoch; without a row when there was none."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Of the model, such as `weighting.mask`; empty for masks of another tool."""
 
     @property
     def part(self) -> str:
@@ -43,6 +45,8 @@ class Method:
     name: str
     runs: Sequence[Run]
     data: str = ""
+    variant: str = ""
+    """What tells it apart from others of the same experiment, such as `weighting.mask 0.3`."""
     slices: pd.DataFrame = field(init=False)
     cases: pd.DataFrame = field(init=False)
     patients: pd.DataFrame = field(init=False)

@@ -16,7 +16,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from cardiac_mtl.report.canvas import Picture, file_name
+from cardiac_mtl.report.canvas import Photo, Picture, file_name
 from cardiac_mtl.report.gallery import (
     FOLDER,
     Window,
@@ -44,6 +44,7 @@ class Section:
     text: str
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    photos: Sequence[Photo] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,8 @@ def write_page(path: Path, page: Page, images: dict[str, Path]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["svg"] = lambda picture: _data_url(images[picture.name])
+    environment.filters["svg"] = lambda picture: _data_url("svg+xml", images[picture.name])
+    environment.filters["png"] = lambda photo: _data_url("png", photo.file)
     environment.filters["html"] = _html
     exhibits = [exhibit for method in page.methods for exhibit in _exhibits(method)]
     for exhibit in exhibits:
@@ -195,8 +197,8 @@ def _webp(pixels: NDArray[np.uint8]) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _data_url(svg: Path) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.read_bytes()).decode()
+def _data_url(kind: str, image: Path) -> str:
+    return f"data:image/{kind};base64," + base64.b64encode(image.read_bytes()).decode()
 
 
 def _html(table: Table) -> Markup:

@@ -18,6 +18,7 @@ from cardiac_mtl.metrics.binned import (
     rates,
 )
 from cardiac_mtl.metrics.statistics import Interval, bootstrap_mean, bootstrap_sums
+from cardiac_mtl.report.layout import value_with_interval
 from cardiac_mtl.report.methods import Method
 
 POOLED, BY_PATIENT = "pooled", "mean over patients"
@@ -82,7 +83,7 @@ def pixels_shown(table: pd.DataFrame) -> pd.DataFrame:
     for measure in MEASURES:
         heading = {"auc": "AUC", "average_precision": "AP", "dice": "Dice"}.get(measure, measure)
         columns = (table[f"{measure}{end}"] for end in ("", "_low", "_high"))
-        shown[heading] = [_with_interval(*row) for row in zip(*columns, strict=True)]
+        shown[heading] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
     return shown
 
 
@@ -140,9 +141,3 @@ def _columns(
 def _reach(value: NDArray[np.float64], bounds: Bounds) -> float:
     """Return how far a value may be from that without bins."""
     return float(max(bounds.high - value, value - bounds.low))
-
-
-def _with_interval(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return "—"
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"

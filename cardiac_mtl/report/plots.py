@@ -21,6 +21,8 @@ from cardiac_mtl.report.canvas import (
     looks_of,
     panels_for,
 )
+from cardiac_mtl.report.diagnosis import class_names
+from cardiac_mtl.report.mask_errors import psnr_scatter
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.report.pixel_plots import pixel_curves
 from cardiac_mtl.report.quantities import quantities
@@ -39,6 +41,7 @@ def pictures(
     with rc_context(STYLE):
         yield from _boxes(methods)
         yield from _intervals(methods, volumes)
+        yield from psnr_scatter(methods)
         yield from _areas(by_region)
         yield from _agreement(methods)
         yield from _classification(methods)
@@ -253,8 +256,7 @@ def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
-    classes = dict.fromkeys(c for m in methods for c in m.labels["class"].unique())
-    for positive in classes:
+    for positive, name in class_names(methods).items():
         figure, (left, middle, right) = panels_for(3)
         heard = []
         for method, look in zip(methods, looks_of(methods), strict=True):
@@ -283,8 +285,8 @@ def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
             ax.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
             ax.legend(fontsize=7, loc="lower right")
         yield Picture(
-            file_name("classification", positive),
-            f"Classification, positive class: {positive}",
+            file_name("classification", name),
+            f"Classification, positive class: {name}",
             "ROC, precision and recall, reliability; folds pooled.",
             f"Curves of classification. {'; '.join(heard)}.",
             figure,

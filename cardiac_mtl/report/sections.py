@@ -4,9 +4,19 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from cardiac_mtl.report import analysis, fidelity, infarcts, layout, pixels, quantities
+from cardiac_mtl.report import (
+    analysis,
+    diagnosis,
+    fidelity,
+    infarcts,
+    layout,
+    pixels,
+    quantities,
+    sweep,
+)
 from cardiac_mtl.report.canvas import Picture
 from cardiac_mtl.report.layout import Table
+from cardiac_mtl.report.mask_errors import right_missed_false
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.report.page import Section
 from cardiac_mtl.report.plots import pictures
@@ -39,6 +49,7 @@ def sections_of(methods: Sequence[Method], columns: Sequence[str]) -> list[Secti
         _strata(methods, columns),
         _consistency(methods),
         _classification(methods, drawn),
+        _sweep(methods),
         _training(drawn),
         _papers(methods),
     ]
@@ -77,7 +88,7 @@ def _results(volumes: pd.DataFrame, drawn: Drawn) -> Section:
             volumes,
             layout.headline_shown,
         ),
-        _of(drawn, "boxes", "intervals"),
+        _of(drawn, "boxes", "intervals", "psnr"),
     )
 
 
@@ -104,7 +115,7 @@ def _side_by_side(methods: Sequence[Method]) -> Section:
         "Side by side",
         "Cases that the galleries of all methods hold.",
         (),
-        list(side_by_side(methods)),
+        [*side_by_side(methods), *right_missed_false(methods)],
     )
 
 
@@ -253,14 +264,63 @@ def _classification(methods: Sequence[Method], drawn: Drawn) -> Section:
     return Section(
         "classification",
         "Classification",
-        "Each class as the positive one in turn, so that none is hidden behind a majority.",
-        _table(
-            "classification",
-            "Classes",
-            "Threshold 0.5; ECE over ten bins of equal width.",
-            analysis.classification(methods),
-        ),
+        "Each class as the positive one in turn, so that none is hidden behind a majority. The "
+        "tables of FPM count healthy as positive.",
+        [
+            *_table(
+                "operating_points",
+                "Calls",
+                "Rates over the images of all folds [95 % bootstrap interval by patients], at a "
+                "threshold of one half and at that which each fold chose; counts stand in "
+                "operating_points.csv.",
+                diagnosis.operating_points(methods),
+                diagnosis.points_shown,
+            ),
+            *_table(
+                "confusion",
+                "Confusion",
+                "Images of all folds; rows are true, columns called.",
+                diagnosis.confusions(methods),
+            ),
+            *_table(
+                "thresholds",
+                "Thresholds",
+                "Above it an image is called the class. It has the largest balanced accuracy "
+                "on the images that it was chosen on, with the selected checkpoint; of equals "
+                "it is the nearest to one half, and where they are of one class it is one half, "
+                "chosen on nothing.",
+                diagnosis.thresholds(methods),
+                diagnosis.thresholds_shown,
+            ),
+            *_table(
+                "classification",
+                "Without a threshold",
+                "Areas under ROC [95 % bootstrap interval by patients] and under precision and "
+                "recall, folds pooled; ECE over ten bins of equal width.",
+                diagnosis.curves_of(methods),
+                diagnosis.curves_shown,
+            ),
+        ],
         _of(drawn, "classification"),
+        diagnosis.activations(methods),
+    )
+
+
+def _sweep(methods: Sequence[Method]) -> Section:
+    swept = sweep.by_weight(methods)
+    return Section(
+        "sweep",
+        "Weight of the mask",
+        "One network trained at several weights of its two tasks, which add up to one.",
+        _table(
+            "sweep",
+            "By weight",
+            "Dice over slices and AUC of the second class over the images of all folds [95 % "
+            "bootstrap interval by patients]. At 1 and at 0 there is one task.",
+            swept,
+            sweep.sweep_shown,
+        ),
+        list(sweep.weight_curves(swept)),
     )
 
 

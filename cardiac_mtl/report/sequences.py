@@ -56,9 +56,9 @@ def of_sequences(patient: str, slices: Mapping[str, Slice], names: Sequence[str]
         slices: by sequence; their references are drawn.
         names: of the classes 1, 2, ...
     """
-    figure, axes = _grid(1, len(slices))
+    figure, axes = grid(1, len(slices))
     for ax, (name, one) in zip(axes[0], slices.items(), strict=True):
-        shown = _show(ax, one)
+        shown = show(ax, one)
         _outline(ax, one.reference[shown], names, fill=True)
         ax.set_title(name, fontsize=10)
     _legend(figure, names)
@@ -81,10 +81,10 @@ def of_methods(cases: Mapping[str, Slice], names: Sequence[str]) -> Picture:
     """
     methods = list(next(iter(cases.values())).masks)
     rows = ["input", *methods, "reference"]
-    figure, axes = _grid(len(rows), len(cases))
+    figure, axes = grid(len(rows), len(cases))
     for column, (name, one) in enumerate(cases.items()):
         for ax, row in zip(axes[:, column], rows, strict=True):
-            shown = _show(ax, one)
+            shown = show(ax, one)
             mask = one.reference if row == "reference" else one.masks.get(row)
             if mask is not None:
                 _outline(ax, mask[shown], names)
@@ -112,20 +112,29 @@ def side_by_side(methods: Sequence[Method]) -> Iterator[Picture]:
     names = [str(label) for label in methods[0].cases["label"].unique()]
     if len(names) < 2:
         return
+    if cases := shared_slices(methods):
+        yield of_methods(cases, names)
+
+
+def shared_slices(methods: Sequence[Method]) -> dict[str, Slice]:
+    """Read one slice of each case that the galleries of all methods hold, of the first few.
+
+    Args:
+        methods: those that predict masks; the first decides which cases are best, median and
+            worst: they come first.
+    """
     kept = [
         {file.stem: file for run in m.runs for file in (run.folder / FOLDER).glob("*.npz")}
         for m in methods
     ]
-    shared = [case for case in kept[0] if all(case in files for files in kept)]
+    shared = [case for case in kept[0] if all(case in files for files in kept)] if kept else []
     seen = [case for case in shared if (read(kept[0][case]).reference > 0).any()]
-    chosen = list(choose(methods[0].cases).values())
+    chosen = list(choose(methods[0].cases).values()) if kept else []
     seen.sort(key=lambda case: chosen.index(case) if case in chosen else len(chosen))
-    cases = {
+    return {
         case: _slice({m.name: files[case] for m, files in zip(methods, kept, strict=True)})
         for case in seen[:MOST_CASES]
     }
-    if cases:
-        yield of_methods(cases, names)
 
 
 def _slice(files: Mapping[str, Path]) -> Slice:
@@ -158,13 +167,14 @@ def _around(mask: NDArray[Any], spacing: Sequence[float]) -> tuple[slice, slice]
     return rows, columns
 
 
-def _grid(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
+def grid(rows: int, columns: int) -> tuple[Figure, NDArray[Any]]:
+    """Return a figure and its panels (rows, columns)."""
     figure = Figure(figsize=(2.1 * columns + 0.3, 2.1 * rows + 0.6), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def _show(ax: Axes, one: Slice) -> tuple[slice, slice]:
-    """Show the image around the heart; return its rows and columns."""
+def show(ax: Axes, one: Slice) -> tuple[slice, slice]:
+    """Show the image around the heart on an axis; return its rows and columns."""
     shown = _around(np.stack([one.reference, *one.masks.values()]), one.spacing)
     low, high = np.percentile(one.image[shown], [1, 99])
     aspect = one.spacing[0] / one.spacing[1]

@@ -110,6 +110,23 @@ def test_a_paper_without_mask_has_areas_and_no_overlap(table, make_batch):
     assert slices["regressed_area_error_mm2"].notna().all()
 
 
+def test_psnr_counts_the_wrong_pixels_of_a_slice(table, make_batch):
+    slices, *_ = scored(table, make_batch(shift=1))
+    wrong = (1 - slices["accuracy"]) * 144
+    np.testing.assert_allclose(slices["psnr_db"], -10 * np.log10(wrong / 144))
+    perfect, *_ = scored(table, make_batch())
+    assert np.isinf(perfect["psnr_db"]).all()
+    batch, prediction = make_batch()
+    batch["mask"][:] = 0
+    prediction["mask_prob"][:, 0] = 1
+    prediction["mask_prob"][:, 1:] = 0
+    nothing, *_ = scored(table, (batch, prediction))
+    assert nothing["psnr_db"].isna().all()
+    del prediction["mask_prob"]
+    unpredicted, *_ = scored(table, (batch, prediction))
+    assert unpredicted["psnr_db"].isna().all()
+
+
 def test_csv_is_written_whole_and_reads_back(tmp_path, table, make_batch):
     slices, *_ = scored(table, make_batch(shift=1))
     write_csv(tmp_path / "slices.csv", slices)

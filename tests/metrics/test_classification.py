@@ -11,7 +11,14 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from torchmetrics.functional.classification import binary_calibration_error
 
-from cardiac_mtl.metrics.classification import confusion, precision_recall, reliability, roc
+from cardiac_mtl.metrics.classification import (
+    best_threshold,
+    bootstrap_auc,
+    confusion,
+    precision_recall,
+    reliability,
+    roc,
+)
 
 MEASURES = [confusion, roc, precision_recall, reliability]
 
@@ -172,3 +179,52 @@ def test_reliability_of_nothing_is_undefined():
     result = reliability(np.array([0.5]), np.array([-1]))
     assert len(result.confidence) == len(result.frequency) == len(result.counts) == 0
     assert math.isnan(result.ece)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("positive", [0, 1])
+def test_no_threshold_has_a_larger_youden_than_the_best(seed, positive):
+    probability, label = cases(seed)
+    probability = probability if positive else 1 - probability
+    value = best_threshold(probability, label, positive)
+    ours = confusion(probability, label, positive, value)
+    false_rate, true_rate, _ = metrics.roc_curve(label == positive, probability)
+    assert 2 * ours.balanced_accuracy - 1 == pytest.approx((true_rate - false_rate).max())
+    assert not np.isin(value, probability)
+
+
+@pytest.mark.parametrize(
+    ("probability", "label", "expected"),
+    [
+        ([0.1, 0.2, 0.8, 0.9], [0, 0, 1, 1], 0.5),  # anything between 0.2 and 0.8 is as good
+        ([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], 0.25),
+        ([0.6, 0.7, 0.8, 0.9], [0, 1, 0, 1], 0.65),  # as good as 0.85, and nearer to one half
+        ([0.9, 0.9], [0, 1], 0.5),  # nothing tells them apart
+        ([0.1, 0.3, 0.25], [0, 1, -1], 0.2),  # the one without a label moves nothing
+    ],
+)
+def test_of_equal_thresholds_the_nearest_to_one_half_is_best(probability, label, expected):
+    assert best_threshold(np.array(probability), np.array(label)) == pytest.approx(expected)
+
+
+def test_without_both_classes_there_is_no_best_threshold():
+    assert math.isnan(best_threshold(np.array([0.2, 0.7]), np.array([1, 1])))
+    assert math.isnan(best_threshold(np.array([0.2, 0.7]), np.array([0, -1])))
+    assert math.isnan(best_threshold(np.empty(0), np.empty(0, int)))
+
+
+def test_the_interval_of_the_auc_is_that_of_drawn_patients():
+    """Against scikit-learn, which weighs images by how often their patient was drawn."""
+    probability, label = cases(3, n=60)
+    patients = np.repeat(np.arange(20), 3)
+    low, high = bootstrap_auc(probability, label, patients)
+    rng = np.random.default_rng(0)
+    drawn = rng.multinomial(20, np.full(20, 1 / 20), size=1000)
+    areas = [metrics.roc_auc_score(label, probability, sample_weight=t[patients]) for t in drawn]
+    np.testing.assert_allclose((low, high), np.quantile(areas, (0.025, 0.975)))
+
+
+def test_without_both_classes_the_auc_has_no_interval():
+    assert np.isnan(
+        bootstrap_auc(np.array([0.2, 0.7]), np.array([1, 1]), np.array(["a", "b"]))
+    ).all()

@@ -5,9 +5,10 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis.extra.numpy import arrays
+from skimage.metrics import peak_signal_noise_ratio
 from sklearn.metrics import accuracy_score, precision_score, recall_score
 
-from cardiac_mtl.metrics.overlap import dice, jaccard, pixel_measures
+from cardiac_mtl.metrics.overlap import dice, jaccard, pixel_measures, psnr_db
 
 masks = arrays(bool, (3, 4, 4))
 
@@ -63,3 +64,18 @@ def test_pixel_measures_without_anything_to_count():
     assert np.isnan(pixel_measures(nothing, everything).precision)
     assert np.isnan(pixel_measures(everything, nothing).sensitivity)
     assert np.isnan(pixel_measures(nothing, everything).specificity)
+
+
+@given(masks, masks)
+def test_psnr_agrees_with_scikit_image(a, b):
+    if (a == b).all():
+        assert psnr_db(a, b) == np.inf
+    else:
+        theirs = peak_signal_noise_ratio(b.astype(float), a.astype(float), data_range=1)
+        assert psnr_db(a, b) == pytest.approx(theirs)
+
+
+def test_psnr_of_a_tenth_of_a_percent_is_30_db():
+    wrong = np.arange(1000) == 7
+    assert psnr_db(wrong, np.zeros(1000, bool)) == pytest.approx(30)
+    assert psnr_db(np.ones(9, bool), np.zeros(9, bool)) == 0

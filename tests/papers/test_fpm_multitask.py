@@ -1,9 +1,13 @@
 """FPM: what is peculiar to it."""
 
+import json
+from shutil import copytree
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.metrics import balanced_accuracy_score, roc_curve
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.configuration import build
@@ -184,6 +188,49 @@ def test_predict_names_the_classes(maps, tmp_path):
     total = found["probability_healthy"] + found["probability_diseased"]
     np.testing.assert_allclose(total, 1.0, atol=1e-5)
     assert not list(out.glob("*.nii.gz"))
+
+
+def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path):
+    data, runs = tmp_path / "maps", tmp_path / "runs"
+    copytree(maps, data)
+    table = pd.read_csv(data / "cases.csv")
+    table["label"] = [0, 0, 0, 1, 1, 1]
+    table.to_csv(data / "cases.csv", index=False)
+    words = ["fit", "--config", "fpm_classification", "--config", "debug"]
+    words += ["--data.root", str(data), "--data.matrix", "[64, 64]", "--data.num_folds", "3"]
+    words += ["--data.val_fraction", "0.5", "--trainer.accelerator", "cpu"]
+    assert main([*words, "--run_root", str(runs)]) == 0
+    assert main(["test", "--run", str(runs), "--trainer.accelerator", "cpu"]) == 0
+    run = next(runs.rglob("run.json")).parent
+    facts = json.loads((run / "run.json").read_text())["threshold"]
+    words = ["predict", "--run", str(run), "--input", str(data), "--device", "cpu"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    every = pd.read_csv(tmp_path / "out/predictions.csv").merge(table, on="case_id")
+    split = json.loads((run / "splits.json").read_text())["folds"][0]
+    seen = every[every["patient_id"].isin(split["val"])]
+    assert (facts["chosen_on"], facts["images"]) == ("val", len(seen))
+    ours = balanced_accuracy_score(seen["label"], seen["probability_diseased"] > facts["value"])
+    assert facts["balanced_accuracy"] == pytest.approx(ours)
+    false_rate, true_rate, _ = roc_curve(seen["label"], seen["probability_diseased"])
+    assert 2 * ours - 1 == pytest.approx((true_rate - false_rate).max())
+    labels = pd.read_csv(run / "labels.csv")
+    assert set(labels["patient_id"]) == set(split["test"])
+    second = labels[labels["class"] == 1]
+    np.testing.assert_allclose(second["threshold"], facts["value"], rtol=1e-5)
+    assert (second["called"] == (second["probability"] > facts["value"])).all()
+    assert set(labels["class_name"]) == {"healthy", "diseased"}
+    assert list((run / "figures").glob("class_activation_*.png"))
+
+
+def test_who_has_no_classes_has_no_activation():
+    image = torch.zeros(1, 1, 64, 64)
+    assert (
+        FPMMultiTask(width=2, weighting=lambda: SingleTask("mask")).class_activation(image) is None
+    )
+    assert T1Baseline("unet", width=4).class_activation(image) is None
+    for network in BASELINES["label"]:
+        found = T1Baseline(network, width=4).class_activation(torch.randn(2, 1, 60, 50))
+        assert found.shape == (2, 60, 50)
 
 
 def test_a_training_that_diverges_ends_in_one_line(maps, tmp_path, capsys):

@@ -77,22 +77,6 @@ def test_a_method_without_masks_is_compared_in_nothing(methods):
     assert table["difference"].isna().all()
 
 
-def test_classes_are_scored_each_as_the_positive_one(methods):
-    rng = np.random.default_rng(0)
-    truth = rng.integers(0, 2, 60)
-    probability = np.clip(truth * 0.3 + rng.random(60) * 0.7, 0, 1)
-    labels = pd.concat(
-        [
-            pd.DataFrame({"class": "0", "is_class": 1 - truth, "probability": 1 - probability}),
-            pd.DataFrame({"class": "1", "is_class": truth, "probability": probability}),
-        ]
-    )
-    table = analysis.classification([changed(methods[0], labels=labels)])
-    assert table["positive class"].tolist() == ["0", "1"]
-    assert table["AUC"].tolist() == pytest.approx([roc_auc_score(truth, probability)] * 2, abs=1e-6)
-    assert table["sensitivity"][0] == pytest.approx(table["specificity"][1])
-
-
 @pytest.mark.parametrize(
     ("facts", "expected"),
     [
@@ -163,6 +147,29 @@ def test_healthy_is_positive_in_the_rows_of_paper_d(methods):
     assert ours["sensitivity value"] == 4 / 5  # of the healthy
     assert ours["specificity value"] == 2 / 3
     assert ours["auc value"] == pytest.approx((1 + 1 / 2) / 2)  # of each fold, then the mean
+
+
+def test_dice_and_psnr_of_paper_d_are_of_images(methods):
+    """A patient of three slices and one of one: the mean over volumes would be another."""
+    slices = pd.DataFrame(
+        {"patient_id": ["p0"] * 3 + ["p1"], "label": "myocardium", "dice": [0.9, 0.9, 0.9, 0.5],
+         "jaccard": [0.8, 0.8, 0.8, 0.3], "psnr_db": [26.0, 27.0, 30.0, 24.0]}
+    )  # fmt: skip
+    cases = pd.DataFrame({"patient_id": ["p0", "p1"], "label": "myocardium", "dice": [0.9, 0.5]})
+    run = dataclasses.replace(methods[0].runs[0], identity={"experiment": "fpm_multitask"})
+    method = Method("fpm_multitask", [run])
+    ours = fidelity([changed(method, slices=slices, cases=cases)]).set_index("quantity")["ours"]
+    np.testing.assert_allclose(ours["myocardium dice mean"], 0.8)
+    np.testing.assert_allclose(ours["myocardium jaccard mean"], 2.7 / 4)
+    assert ours["myocardium psnr minimum"] == 24.0
+    assert ours["myocardium psnr maximum"] == 30.0
+    assert "myocardium psnr mode" not in ours
+
+
+def test_a_variant_of_an_experiment_does_not_answer_the_papers_rows(methods):
+    run = methods[0].runs[0]
+    assert len(fidelity([Method("mtn_uncertainty", [run])]))
+    assert fidelity([Method("mtn_uncertainty, width 8", [run], variant="width 8")]).empty
 
 
 def test_slices_are_averaged_by_region(methods):

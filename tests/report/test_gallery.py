@@ -47,6 +47,12 @@ def test_with_several_labels_every_method_keeps_the_first_patients():
     assert to_keep(both) == [f"c{k}" for k in (*range(8), 10, 11, 18, 19)]
 
 
+def test_of_one_volume_a_patient_every_method_keeps_the_first():
+    one = cases(*np.linspace(0.2, 0.9, 20))
+    one["patient_id"] = [f"q{k:02d}" for k in range(20)]
+    assert to_keep(one) == ["c0", "c1", "c2", "c3", "c10", "c19"]
+
+
 def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
     folder = runs / "mtn_unet/fold0/gallery"
     windows = [read(path) for path in sorted(folder.glob("*.npz"))]
