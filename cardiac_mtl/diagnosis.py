@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import Batch, Prediction
-from cardiac_mtl.evaluation.calls import DEFAULT, telling_cases, threshold_facts, with_calls
+from cardiac_mtl.evaluation.calls import telling_cases, threshold_facts, threshold_of, with_calls
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.activations import activation_file, draw_activation
@@ -65,8 +65,7 @@ class _Seen(Callback):
 
 def called(run: Path, labels: pd.DataFrame, paper: Paper) -> pd.DataFrame:
     """Add to the rows of `labels.csv` what each image is called at the threshold of the run."""
-    facts = read_identity(run).get("threshold", {})
-    return with_calls(labels, facts.get("value", DEFAULT), paper.class_names)
+    return with_calls(labels, threshold_of(read_identity(run)), paper.class_names)
 
 
 def draw_activations(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +15,13 @@ from cardiac_mtl.configuration import build, read_yaml
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import UNLABELLED, Prediction
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.report.gallery import grey
 from cardiac_mtl.report.loops import Frame, write_loop
-from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint
+from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint, read_identity
 from data_modules.cases import Case
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
@@ -74,6 +76,7 @@ class Predictor:
         self.paper.load_state_dict(weights["state_dict"])
         self.device = _device(device)
         self.paper.to(self.device).eval()
+        self.threshold = threshold_of(read_identity(run_directory))
 
     def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
         """Write the mask of one file, of all its phases where it is 4-D.
@@ -120,15 +123,18 @@ class Predictor:
         keys = parts[0].keys()
         return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
 
-    def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[float]]:
+    def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[Any]]:
         """Return one column a predicted class and a regressed index, a value a slice.
 
-        The centroid is from the centre of the first pixel of the file, as one of its mask is.
+        What a slice is called follows the threshold that `test` chose. The centroid is from the
+        centre of the first pixel of the file, as one of its mask is.
         """
-        classes = {}
+        classes: dict[str, list[Any]] = {}
         if "label_prob" in prediction:
-            of_class = zip(self.paper.class_names, prediction["label_prob"].T, strict=True)
-            classes = {f"probability_{name}": column.tolist() for name, column in of_class}
+            names, of_classes = self.paper.class_names, prediction["label_prob"].T
+            for name, column in zip(names, of_classes, strict=True):
+                classes[f"probability_{name}"] = column.tolist()
+            classes["called"] = [names[int(p > self.threshold)] for p in of_classes[1].tolist()]
         if "indices" not in prediction:
             return classes
         columns = dict(zip(self.paper.index_names, prediction["indices"].T, strict=True))

@@ -3,7 +3,7 @@
 There are two classes, and the threshold is one on the probability of the second.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -53,6 +53,11 @@ def threshold_facts(
         **counts,
         "balanced_accuracy": reached,
     }
+
+
+def threshold_of(identity: Mapping[str, Any]) -> float:
+    """Return the threshold that `test` wrote into the `run.json` of a run, else one half."""
+    return float(identity.get("threshold", {}).get("value", DEFAULT))
 
 
 def with_calls(labels: pd.DataFrame, threshold: float, names: Sequence[str]) -> pd.DataFrame:

@@ -207,6 +207,9 @@ def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path):
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     every = pd.read_csv(tmp_path / "out/predictions.csv").merge(table, on="case_id")
     split = json.loads((run / "splits.json").read_text())["folds"][0]
+    above = every["probability_diseased"] > facts["value"]
+    assert (every["called"] == np.where(above, "diseased", "healthy")).all()
+    assert above.nunique() == 2
     seen = every[every["patient_id"].isin(split["val"])]
     assert (facts["chosen_on"], facts["images"]) == ("val", len(seen))
     ours = balanced_accuracy_score(seen["label"], seen["probability_diseased"] > facts["value"])
