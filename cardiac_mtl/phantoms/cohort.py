@@ -11,6 +11,7 @@ from cardiac_mtl.phantoms.heart import Array, Heart, contraction_curve
 from cardiac_mtl.phantoms.infarct import Infarct, section_indices
 from cardiac_mtl.phantoms.render import (
     TISSUES,
+    Body,
     View,
     acquire,
     body_slice,
@@ -151,6 +152,21 @@ def draw_view(rng: np.random.Generator) -> View:
         centre=(float(rng.normal(0, 8)), float(rng.normal(6, 8))),
         drift=(float(rng.normal(0.03, 0.05)), float(rng.normal(0.05, 0.05))),
         septum_deg=float(rng.normal(200, 14)),
+    )
+
+
+def draw_body(rng: np.random.Generator) -> Body:
+    """Draw how large and how fat a patient is.
+
+    Fat on the heart: 4.4 +- 0.8 mm without and 6.9 +- 1.5 mm with coronary disease (Eroglu et al.,
+    Nutr Metab Cardiovasc Dis 2009), a volume of 64 +- 29 ml in lean and 240 +- 140 ml in obese
+    diabetic people (JCMR 2010, 12 S1 P268). Below the skin 8 to 45 mm, the trunk 10 % smaller or
+    larger [inferred: a chest with more than 60 mm tells morbid obesity, Pol J Radiol 2018].
+    """
+    return Body(
+        size=float(rng.uniform(0.9, 1.1)),
+        skin_mm=float(rng.uniform(8, 45)),
+        epicardial=float(rng.uniform(0.6, 2.0)),
     )
 
 

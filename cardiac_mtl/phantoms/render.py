@@ -67,6 +67,21 @@ class View:
     septum_deg: float
 
 
+@dataclass(frozen=True)
+class Body:
+    """What one patient has around the heart.
+
+    Args:
+        size: of trunk and organs, over the usual.
+        skin_mm: thickness of the fat below the skin.
+        epicardial: thickness of the fat on the heart, over the usual.
+    """
+
+    size: float = 1.0
+    skin_mm: float = 18.0
+    epicardial: float = 1.0
+
+
 def bssfp(tissue: Tissue, flip_deg: float = 55.0, tr: float = 3.0, te: float = 1.5) -> float:
     """Return the steady-state signal of balanced SSFP, on resonance.
 
@@ -170,6 +185,7 @@ def heart_slice(
     infarct: Infarct | None = None,
     signal: Mapping[str, float] = CINE,
     lesions: Sequence[Lesion] = (),
+    epicardial: float = 1.0,
 ) -> Array:
     """Paint the heart over the still background of a slice.
 
@@ -183,6 +199,7 @@ def heart_slice(
         infarct: what moves less; none for a healthy heart.
         signal: of each tissue.
         lesions: of the wall, one painted over the other.
+        epicardial: see `Body`.
 
     Returns:
         (H, W), averaged across the thickness of the slice.
@@ -200,6 +217,7 @@ def heart_slice(
             infarct,
             signal,
             lesions,
+            epicardial,
         )
         for part in SUB_SLICES
     ]
@@ -209,28 +227,32 @@ def heart_slice(
 
 
 def body_slice(
-    view: View, z: float, rng: np.random.Generator, signal: Mapping[str, float] = CINE
+    view: View,
+    z: float,
+    rng: np.random.Generator,
+    signal: Mapping[str, float] = CINE,
+    body: Body | None = None,
 ) -> Array:
     """Return the signal (H, W) of torso, fat, lungs, liver, spine and aorta around the heart."""
+    body = body or Body()
     rows, columns = (
         (np.arange(n) - (n - 1) / 2) * mm for n, mm in zip(view.shape, view.spacing, strict=True)
     )
-    y, x = rows[:, None], columns[None]
+    y, x, s = rows[:, None], columns[None], body.size
     image: Array = np.zeros(view.shape)
-    skin = _ellipse(y - 8, x - 4, 118, 168, 0.0)
-    wall = _ellipse(y - 8, x - 4, 100, 150, 0.0)
+    fat = body.skin_mm
+    skin = _ellipse(y - 8, x - 4, s * 100 + fat, s * 150 + fat, 0.0)
+    wall = _ellipse(y - 8, x - 4, s * 100, s * 150, 0.0)
     image = _blend(image, skin, signal["fat"])
     image = _blend(image, wall, signal["muscle"] * 0.9)
     cy, cx = view.centre
     for dy, dx, height, width, turn in ((6, 62, 78, 58, 0.25), (2, -92, 74, 44, -0.2)):
-        image = _blend(
-            image, _ellipse(y - cy - dy, x - cx - dx, height, width, turn), signal["lung"]
-        )
-    image = _blend(
-        image, _ellipse(y - cy - 72 - 0.2 * z, x - cx + 62, 46, 86, 0.15), signal["liver"]
-    )
-    image = _blend(image, _ellipse(y - 80, x - 8, 20, 22, 0.0), signal["spine"])
-    image = _blend(image, _ellipse(y - 62, x - 44, 11, 11, 0.0), signal["blood"])
+        lung = _ellipse(y - cy - s * dy, x - cx - s * dx, s * height, s * width, turn)
+        image = _blend(image, lung, signal["lung"])
+    liver = _ellipse(y - cy - s * 72 - 0.2 * z, x - cx + s * 62, s * 46, s * 86, 0.15)
+    image = _blend(image, liver, signal["liver"])
+    image = _blend(image, _ellipse(y - s * 80, x - 8, 20, 22, 0.0), signal["spine"])
+    image = _blend(image, _ellipse(y - s * 62, x - s * 44, 11, 11, 0.0), signal["blood"])
     image = _blend(image, _ellipse(y - cy - 6, x - cx + 8, 62, 40, 0.2), signal["muscle"] * 0.5)
     return image * (
         1 + 0.18 * smooth_field(view.shape, 6.0, rng) + 0.1 * smooth_field(view.shape, 1.2, rng)
@@ -285,6 +307,7 @@ def _paint(
     infarct: Infarct | None,
     signal: Mapping[str, float],
     lesions: Sequence[Lesion],
+    epicardial: float,
 ) -> Array:
     distance, angle = plane(view, z)
     inner, outer, radius, local = walls(heart, angle, z, contraction, infarct)
@@ -294,7 +317,7 @@ def _paint(
     blood = signal["blood"] * (1 + 0.07 * textures[1])
     image = background
     depth = _rv_depth(heart, z, contraction, distance, angle, outer)
-    fat_mm = 4.5 + 2.5 * np.sin(3 * angle + 1.3) + 1.5 * textures[1]
+    fat_mm = epicardial * (4.5 + 2.5 * np.sin(3 * angle + 1.3) + 1.5 * textures[1])
     around = np.maximum(depth + 3.5, (outer - distance) * (outer > 0)) + fat_mm
     image = _blend(image, np.clip(around / 4, 0, 1) * (outer > 0), 0.8 * signal["fat"])
     image = _blend(image, np.clip((depth + 3.0) / soft + 0.5, 0, 1), muscle)

@@ -29,6 +29,11 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
 _PANELS = {
     "loss/mask": ("loss of the mask", "nats a pixel"),
     "loss/area": ("loss of the area", "mm²"),
+    "loss/labelled": ("loss of masks of their own", "cross-entropy and Dice"),
+    "loss/transferred": ("loss of transferred masks", "cross-entropy and Dice"),
+    "adversarial": ("generator against discriminator", "nats a verdict"),
+    "discriminator": ("loss of the discriminator", "nats a verdict"),
+    "discriminator_accuracy": ("accuracy of the discriminator", "share, 0 to 1"),
     "dice_vol": ("volume Dice", "Dice, 0 to 1"),
     "mae/area_mm2": ("error of the regressed area", "mm²"),
     "s/": ("learned log-uncertainty", "s"),
@@ -236,7 +241,10 @@ def curves(path: Path, metrics: pd.DataFrame) -> None:
 
 def _belongs(column: str, panel: str) -> bool:
     """Say whether a column, `<stage>/<panel>` or `<panel><task>`, is drawn in a panel."""
-    return column.startswith(panel) if panel.endswith("/") else column.endswith(f"/{panel}")
+    if panel.endswith("/"):
+        return column.startswith(panel)
+    stage, _, rest = column.partition("/")
+    return stage in _STAGES and rest == panel
 
 
 def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:

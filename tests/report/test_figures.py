@@ -70,6 +70,18 @@ def test_curves_draw_what_there_is(tmp_path):
         assert picture.size[0] < 600
 
 
+def test_curves_of_an_adversary_leave_its_learning_rate_aside(tmp_path):
+    seen = {"epoch": [0, 1], "train/discriminator_accuracy": [0.6, 0.7]}
+    rates = {"lr/discriminator": [2e-4, 2e-4], "grad_norm/discriminator": [1.0, 2.0]}
+    for name, columns in (("with.png", seen | rates), ("without.png", seen)):
+        curves(tmp_path / name, pd.DataFrame(columns))
+    same = [(tmp_path / name).read_bytes() for name in ("with.png", "without.png")]
+    assert same[0] == same[1]
+    curves(tmp_path / "both.png", pd.DataFrame(seen | {"train/discriminator": [1.4, 1.2]}))
+    with Image.open(tmp_path / "both.png") as both, Image.open(tmp_path / "with.png") as one:
+        assert both.size[0] == pytest.approx(2 * one.size[0], abs=2)
+
+
 def test_curves_without_anything_known_are_an_empty_page(tmp_path):
     curves(tmp_path / "none.png", pd.DataFrame({"epoch": [0], "train/loss": [1.0]}))
     assert (tmp_path / "none.png").stat().st_size > 0
