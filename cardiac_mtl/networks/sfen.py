@@ -20,6 +20,8 @@ SCALARS = 8
 """Numbers that are regressed: seven indices, of which the centroid has two."""
 PRIOR = 0.02
 """Probability of infarct that a pixel starts from, about its share of all pixels [inferred]."""
+REGRESSED = (8, 8, 4, 2, 1)
+"""Channels, over the width, of what is regressed from: Conv13, 17, 21, 25 and 29."""
 POOLED = 4
 """Side to which every map is pooled before the regression, so that it still knows where."""
 
@@ -197,12 +199,11 @@ class JointNetwork(nn.Module):
         self.mask = nn.Conv2d(w, 1, 1)  # Conv30
         # from a half everywhere the way to an infarct leads through predicting none anywhere
         nn.init.constant_(self.mask.bias, math.log(PRIOR / (1 - PRIOR)))  # type: ignore[arg-type]
-        self.regression = ScaledLinear(self.channels(w) * POOLED**2, SCALARS)
-
-    @staticmethod
-    def channels(width: int) -> int:
-        """Return the channels that the regression sees: Conv13, 17, 21, 25 and 29."""
-        return (8 + 8 + 4 + 2 + 1) * width
+        seen = tuple(k * w for k in REGRESSED)
+        # states of ConvLSTMs are small, and of other size in each layer, where convolutions have
+        # a norm: the linear layer would learn hundreds of times more slowly from them
+        self.norms = nn.ModuleList(nn.BatchNorm2d(channels, affine=False) for channels in seen)
+        self.regression = ScaledLinear(sum(seen) * POOLED**2, SCALARS)
 
     def forward(self, features: Features, size: Sequence[int]) -> JointOutputs:
         """Map the features of SFEN to mask and scalars.
@@ -222,7 +223,10 @@ class JointNetwork(nn.Module):
             at = recurrent(F.interpolate(at, list(up)))
             maps.append(at)
         logits = self.mask(at[:, :, -1]).squeeze(1)
-        pooled = [F.adaptive_avg_pool2d(m[:, :, -1], POOLED) for m in (features.conv13, *maps)]
+        pooled = [
+            F.adaptive_avg_pool2d(norm(m[:, :, -1]), POOLED)
+            for norm, m in zip(self.norms, (features.conv13, *maps), strict=True)
+        ]
         scalars = self.regression(torch.cat(pooled, dim=1).flatten(1))
         return JointOutputs(logits, scalars, tuple(maps))
 

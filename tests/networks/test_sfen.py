@@ -6,10 +6,10 @@ from torch import nn
 
 from cardiac_mtl.networks.convlstm import ConvLSTM
 from cardiac_mtl.networks.sfen import (
+    REGRESSED,
     SFEN,
     Conv3dBlock,
     Generator,
-    JointNetwork,
     same_in_time,
 )
 
@@ -46,9 +46,21 @@ def test_the_numbers_of_the_paper():
     generator = Generator()
     assert (len(layers(generator.extractor)), len(layers(generator.joint))) == (13, 17)
     assert generator.extractor.last.convolution.out_channels == 512
-    assert JointNetwork.channels(64) == 1472
+    assert 64 * sum(REGRESSED) == 1472
     assert generator.joint.regression.in_features == 23552
     assert sum(p.numel() for p in generator.parameters()) / 1e6 == pytest.approx(52.1, abs=0.05)
+
+
+def test_the_regression_sees_every_stage_alike():
+    """Untrained, states of Conv21 are a hundredth of what convolutions with a norm give."""
+    torch.manual_seed(0)
+    generator, seen = Generator(2), []
+    generator.joint.regression.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    generator(torch.randn(2, 1, FRAMES, SIDE, SIDE))
+    stages = seen[0].split([2 * k * 16 for k in REGRESSED], dim=1)
+    for stage in stages:
+        assert float(stage.mean()) == pytest.approx(0.0, abs=1e-4)
+        assert 0.05 < float(stage.std()) < 1.1
 
 
 def test_gradients_reach_every_parameter():
