@@ -82,6 +82,8 @@ class WeakTransfer(AdversarialPaper):
         disc_weight_decay: of the discriminator's kernels [code: L2 of 0.01, whose gradient is that
             of a decay of 0.02].
         optimizer: of either player [paper: Adam, 2e-4, decay 1e-8].
+        disc_optimizer: of the discriminator, if another [paper: the same; a slower one keeps it
+            from winning against a narrow generator].
         adversarial_optimizer: of the generator once it has an adversary [paper: the same Adam goes
             on; code: RMSprop].
         scheduler: of each optimiser, after each epoch [paper: none but its decay].
@@ -108,6 +110,7 @@ class WeakTransfer(AdversarialPaper):
         disc_head: DiscriminatorHead = "flatten",
         disc_weight_decay: float = 0.02,
         optimizer: OptimizerFactory = lambda params: KerasAdam(params, lr=2e-4, decay=1e-8),
+        disc_optimizer: OptimizerFactory | None = None,
         adversarial_optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory = lambda optimizer: ConstantLR(optimizer, factor=1.0),
         clip_norm: float = 0.0,
@@ -128,6 +131,7 @@ class WeakTransfer(AdversarialPaper):
         self.disc_steps = disc_steps
         self.disc_weight_decay = disc_weight_decay
         self.make_optimizer = optimizer
+        self.make_disc_optimizer = optimizer if disc_optimizer is None else disc_optimizer
         self.make_adversarial_optimizer = adversarial_optimizer
         self.make_scheduler = scheduler
         self.smoothing = smoothing
@@ -253,7 +257,7 @@ class WeakTransfer(AdversarialPaper):
         judge = [{"params": kernels, "weight_decay": self.disc_weight_decay}, {"params": others}]
         optimizers = [
             self.make_optimizer(self.groups(self.generator.parameters())),
-            self.make_optimizer(judge),
+            self.make_disc_optimizer(judge),
         ]
         if self.make_adversarial_optimizer is not None:
             groups = self.groups(self.generator.parameters())

@@ -312,6 +312,14 @@ def test_the_papers_optimiser_is_the_default():
     assert weights == {"labelled": pytest.approx(0.9), "transferred": pytest.approx(0.1)}
 
 
+def test_the_discriminator_may_have_an_optimiser_of_its_own():
+    paper = made(disc_optimizer=lambda params: SGD(params, lr=0.01))
+    generator, discriminator = paper.configure_optimizers()[0]
+    assert (type(generator), type(discriminator)) == (KerasAdam, SGD)
+    owned = {id(p) for group in discriminator.param_groups for p in group["params"]}
+    assert owned == {id(p) for p in paper.discriminator.parameters()}
+
+
 def test_the_preset_of_the_released_code_builds_its_optimisers():
     preset = read_yaml(find_config("weak_transfer_released_code"))["model"]["init_args"]
     kind = "cardiac_mtl.papers.weak_transfer.WeakTransfer"
