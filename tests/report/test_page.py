@@ -50,6 +50,7 @@ def page(request, browser, report):
     width, height = request.param
     context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
     opened = context.new_page()
+    opened.set_default_timeout(180_000)  # ms; of machines that do other work as well
     opened.complaints = []
     opened.on("console", lambda message: opened.complaints.append(message.text))
     opened.on("pageerror", lambda error: opened.complaints.append(str(error)))
