@@ -51,7 +51,8 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments[1:])
     run_directory = find_run(options.run)
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
-    cases = find_inputs(options.input, whole_cines=predictor.data.whole_cines)
+    data = predictor.data
+    cases = find_inputs(options.input, whole_cines=data.whole_cines, takes=data.takes)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for files, phases in groupby(cases, key=lambda case: case.image):

@@ -1,6 +1,7 @@
 """What `predict` is given: a file, a folder or a table, as cases."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from cardiac_mtl.errors import UserError
@@ -10,16 +11,19 @@ from data_modules.manifest import TABLE, find_cases, split_frames
 from data_modules.readers import NIFTI, phases_in
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
-_MASK_ENDS = ("_mask.nii", "_mask.nii.gz")
+_MASK = re.compile(r".+_(?:mask|manual|gt|seg)\.nii(?:\.gz)?")
 
 
-def find_inputs(path: Path, *, whole_cines: bool = False) -> list[Case]:
+def find_inputs(
+    path: Path, *, whole_cines: bool = False, takes: Callable[[str], bool] = lambda _: True
+) -> list[Case]:
     """Return the volumes, or the cines, to predict.
 
     Args:
         path: a `cases.csv`, a NIfTI or DICOM file, or a folder that holds a `cases.csv`, NIfTI
             files (masks are left aside) or the DICOM files of one short-axis cine.
         whole_cines: one case a cine, as `CineDataModule` takes it.
+        takes: whether an image in a folder is of the kind that is predicted, by its file name.
 
     Returns:
         One case a volume, named after file or folder; else a 4-D file gives one case a phase.
@@ -34,14 +38,17 @@ def find_inputs(path: Path, *, whole_cines: bool = False) -> list[Case]:
         return of_image(_of_file(path))
     if not path.is_dir():
         raise UserError("no such file or folder", where=f"--input {path}", fix="correct the path")
-    volumes = [
-        file
-        for file in sorted(path.iterdir())
-        if file.name.endswith(NIFTI) and not file.name.endswith(_MASK_ENDS)
-    ]
-    if volumes:
-        return [case for file in volumes for case in of_image(_of_file(file))]
-    return of_image(_of_dicom_folder(path))
+    files = sorted(file for file in path.iterdir() if file.name.endswith(NIFTI))
+    if not files:
+        return of_image(_of_dicom_folder(path))
+    images = [file for file in files if not _MASK.fullmatch(file.name) and takes(file.name)]
+    if not images:
+        raise UserError(
+            f"{len(files)} NIfTI files, and none is an image that this run was trained for",
+            where=f"--input {path}",
+            fix="give the images, or one file by its name",
+        )
+    return [case for file in images for case in of_image(_of_file(file))]
 
 
 def find_masks(path: Path) -> list[Case]:

@@ -36,7 +36,13 @@ from data_modules.crops import (
 from data_modules.findings import OnError, notice, refuse
 from data_modules.geometry import Centre, Normalise, prepare_foreground
 from data_modules.loading import BatchLoader, PairedSampler
-from data_modules.mscmr_files import TARGET, find_cases, read_labels, withheld_masks
+from data_modules.mscmr_files import (
+    TARGET,
+    find_cases,
+    read_labels,
+    sequence_of,
+    withheld_masks,
+)
 from data_modules.mscmr_roles import MASKS, cases_of_training, roles_of, with_roles
 from data_modules.readers import read_volume
 from data_modules.splits import Split, take_validation, thin
@@ -213,6 +219,13 @@ class MSCMRDataModule(CardiacDataModule):
             )
         if not again:
             self._say_what_is_unusual()
+
+    @override
+    def takes(self, name: str) -> bool:
+        return sequence_of(name) in {
+            TARGET,
+            None,
+        }  # what is named otherwise may be late enhancement
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:

@@ -117,6 +117,17 @@ def withheld_masks(root: Path) -> dict[str, Path]:
     return found
 
 
+def sequence_of(name: str) -> str | None:
+    """Return the sequence that the name of a file tells, None where it is not of this layout.
+
+    Examples:
+        >>> sequence_of("patient7_C0.nii.gz"), sequence_of("visit2.nii.gz")
+        ('C0', None)
+    """
+    found = _NAME.fullmatch(name)
+    return found[2] if found else None
+
+
 def read_labels(path: Path, image: sitk.Image) -> sitk.Image:
     """Read a reference.
 

@@ -67,6 +67,10 @@ class Preparation:
         """Whether that place depends on a reference, which an unseen image does not have."""
         return False
 
+    def takes(self, name: str) -> bool:  # noqa: ARG002 - others ask it
+        """Whether a file of a folder is an image of the kind that is predicted; here all are."""
+        return True
+
     def scored_part(self, row: int) -> tuple[slice, slice]:  # noqa: ARG002 - others ask it
         """Return rows and columns of the prepared grid that a case is scored on; here all."""
         return slice(None), slice(None)

@@ -7,6 +7,7 @@ import pytest
 
 from cardiac_mtl.phantoms import contrasts
 from cardiac_mtl.phantoms.infarct import walls
+from cardiac_mtl.phantoms.protocols import PROTOCOLS
 from cardiac_mtl.phantoms.render import (
     TISSUES,
     Body,
@@ -19,7 +20,6 @@ from cardiac_mtl.phantoms.render import (
 )
 from cardiac_mtl.phantoms.sequences import (
     KINDS,
-    PROTOCOLS,
     draw_patient,
     draw_scan,
     ghosted,

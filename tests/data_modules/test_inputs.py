@@ -1,0 +1,47 @@
+"""What `predict` takes of a file or a folder."""
+
+import re
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from cardiac_mtl.errors import UserError
+from data_modules.inputs import find_inputs
+from data_modules.manifest import ManifestDataModule
+from data_modules.mscmr import MSCMRDataModule
+
+
+@pytest.fixture
+def folder(tmp_path):
+    def make(*names):
+        for name in names:
+            nib.Nifti1Image(np.zeros((4, 4, 2), np.int16), np.eye(4)).to_filename(tmp_path / name)
+        return tmp_path
+
+    return make
+
+
+def found(path, data):
+    return [case.case_id for case in find_inputs(path, takes=data.takes)]
+
+
+@pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg"])
+def test_masks_beside_images_are_left_aside(folder, ending):
+    path = folder("a.nii", f"a_{ending}.nii", "b_image.nii.gz", f"b_{ending}.nii.gz")
+    assert found(path, ManifestDataModule()) == ["a", "b_image"]
+
+
+def test_of_the_sequences_of_a_patient_the_late_enhancement_is_predicted(folder):
+    names = "patient7_LGE", "patient7_C0", "patient7_T2", "patient7_C0_manual", "visit2"
+    path = folder(*(f"{name}.nii.gz" for name in names))
+    assert found(path, MSCMRDataModule()) == ["patient7_LGE", "visit2"]
+    assert len(found(path, ManifestDataModule())) == 4
+    assert found(path / "patient7_C0.nii.gz", MSCMRDataModule()) == ["patient7_C0"]  # asked for
+
+
+def test_a_folder_without_an_image_of_the_kind_is_one_line(folder):
+    path = folder("patient7_C0.nii.gz", "patient7_T2.nii.gz")
+    what = "2 NIfTI files, and none is an image that this run was trained for; give the images"
+    with pytest.raises(UserError, match=re.escape(f"--input {path}: {what}")):
+        found(path, MSCMRDataModule())
