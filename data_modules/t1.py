@@ -54,7 +54,8 @@ class T1DataModule(ManifestDataModule):
         copies: transformed copies beside each original [paper: none, as every image is transformed
             anew in each epoch].
         fixed_scale: give the network (T1 - 1000 ms) / 500 ms of every map [inferred: T1 is a
-            quantity, and its level tells the diseased]; false brings each map to mean 0 and SD 1.
+            quantity, and its level tells the diseased], so that noise of the augmentation is in
+            500 ms; false brings each map to mean 0 and SD 1.
         settings: see `ManifestDataModule`.
     """
 
