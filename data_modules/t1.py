@@ -35,10 +35,6 @@ WALL_MS = (600.0, 1800.0)
 """Of the median T1 of native myocardium, from iron overload at 1.5 T to amyloid at 3 T."""
 
 
-MIDDLE_MS, UNIT_MS = 1000.0, 500.0
-"""Of the fixed scale: T1 that is 0, and ms that are 1. Maps are -2 to 4 then."""
-
-
 class T1DataModule(ManifestDataModule):
     """Native T1 maps, in the pixels of their files.
 
@@ -53,9 +49,9 @@ class T1DataModule(ManifestDataModule):
             inferred: within 15 degrees and a tenth of the image].
         copies: transformed copies beside each original [paper: none, as every image is transformed
             anew in each epoch].
-        fixed_scale: give the network (T1 - 1000 ms) / 500 ms of every map [inferred: T1 is a
-            quantity, and its level tells the diseased], so that noise of the augmentation is in
-            500 ms; false brings each map to mean 0 and SD 1.
+        fixed_scale: give the network T1 in seconds, where 0 is air, as beside the map [inferred:
+            T1 is a quantity, and its level tells the diseased]; false brings each map to mean 0
+            and SD 1, whose 0 is some tissue.
         settings: see `ManifestDataModule`.
     """
 
@@ -133,8 +129,8 @@ class T1DataModule(ManifestDataModule):
     ) -> NDArray[np.float32]:
         if not self.fixed_scale:
             return super().prepare_volume(volume, centre)
-        scaled = (sitk.Cast(volume, sitk.sitkFloat32) - MIDDLE_MS) / UNIT_MS
-        return prepare_image(scaled, self.matrix, self.spacing_of(volume), None, centre)
+        seconds = sitk.Cast(volume, sitk.sitkFloat32) / 1000
+        return prepare_image(seconds, self.matrix, self.spacing_of(volume), None, centre)
 
     @property
     @override
