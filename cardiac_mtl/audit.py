@@ -175,7 +175,7 @@ def _transductive(identity: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
 
 def _fitted(data: CardiacDataModule, weights: Mapping[str, Any]) -> Claim:
     """Fit again what was fitted to the targets, on the training patients alone, and compare."""
-    how = f"intensities are normalised within each {data.normalise}, the threshold is fixed"
+    how = f"{data.intensities}, the threshold is fixed"
     if "scale.mean" not in weights:
         return Claim("fitted", "holds", f"weights alone; {how}, targets are not scaled")
     if not hasattr(data, "store"):

@@ -68,7 +68,7 @@ def prepare_image(
     image: sitk.Image,
     matrix: tuple[int, int],
     spacing_mm: Spacing,
-    normalise: Normalise = "volume",
+    normalise: Normalise | None = "volume",
     centre: Centre | None = None,
 ) -> NDArray[np.float32]:
     """Normalise a volume to mean 0 and SD 1 and resample it linearly in plane.
@@ -77,14 +77,16 @@ def prepare_image(
         image: volume, any intensity unit.
         matrix: rows and columns of the result.
         spacing_mm: in-plane spacing of the result.
-        normalise: over the whole volume, or over each slice, where slices differ in brightness.
+        normalise: over the whole volume, or over each slice, where slices differ in brightness;
+            None leaves the values as they are.
         centre: of the result, within the image; that of the image without it.
 
     Returns:
         (S, H, W); 0, the mean, where the volume does not reach.
     """
     voxels = sitk.GetArrayFromImage(image).astype(np.float32, copy=False)
-    for part in voxels if normalise == "slice" else [voxels]:
+    whole = [voxels] if normalise else []
+    for part in voxels if normalise == "slice" else whole:
         part -= part.mean(dtype=np.float64).astype(np.float32)  # noqa: PLW2901 - in place
         # of values about 0, so that a sum in single precision is exact enough
         part /= max(float(np.vdot(part, part) / part.size) ** 0.5, 1e-6)  # noqa: PLW2901

@@ -143,6 +143,11 @@ class Preparation:
         return prepare_image(volume, self.matrix, spacing, self.normalise, centre)
 
     @property
+    def intensities(self) -> str:
+        """How intensities are scaled; `audit` prints it."""
+        return f"intensities are normalised within each {self.normalise}"
+
+    @property
     def preparation(self) -> dict[str, Any]:
         """The settings that prepared arrays depend on, JSON-able."""
         return {

@@ -24,6 +24,7 @@ from data_modules.augment import Augmentation
 from data_modules.cases import Case
 from data_modules.crops import Size, central_start
 from data_modules.findings import OnError, notice, refuse
+from data_modules.geometry import Centre, prepare_image
 from data_modules.manifest import TABLE, ManifestDataModule, Row, case_of, read_table, with_phases
 from data_modules.readers import shape_of
 from data_modules.store import Plan
@@ -48,7 +49,10 @@ class T1DataModule(ManifestDataModule):
             inferred: within 15 degrees and a tenth of the image].
         copies: transformed copies beside each original [paper: none, as every image is transformed
             anew in each epoch].
-        settings: see `ManifestDataModule`. Each map has mean 0 and SD 1 [inferred].
+        fixed_scale: give the network T1 in seconds, where 0 is air, as beside the map [inferred:
+            T1 is a quantity, and its level tells the diseased]; false brings each map to mean 0
+            and SD 1, whose 0 is some tissue.
+        settings: see `ManifestDataModule`.
     """
 
     layout = "t1"
@@ -63,6 +67,7 @@ class T1DataModule(ManifestDataModule):
             probability=1.0, rotation_deg=15.0, translation=0.1
         ),
         copies: int = 0,
+        fixed_scale: bool = True,
         **settings: Any,  # noqa: ANN401 - of the base, which names and checks them
     ) -> None:
         super().__init__(
@@ -75,6 +80,7 @@ class T1DataModule(ManifestDataModule):
             copies=copies,
             **settings,
         )
+        self.fixed_scale = fixed_scale
 
     @override
     def find_cases(self, root: Path, on_error: OnError = refuse) -> list[Case]:
@@ -116,6 +122,25 @@ class T1DataModule(ManifestDataModule):
             inside = sitk.GetArrayViewFromImage(mask) > 0
             _notice_odd_wall(sitk.GetArrayViewFromImage(image)[inside], case.image[0])
         return mask
+
+    @override
+    def prepare_volume(
+        self, volume: sitk.Image, centre: Centre | None = None
+    ) -> NDArray[np.float32]:
+        if not self.fixed_scale:
+            return super().prepare_volume(volume, centre)
+        seconds = sitk.Cast(volume, sitk.sitkFloat32) / 1000
+        return prepare_image(seconds, self.matrix, self.spacing_of(volume), None, centre)
+
+    @property
+    @override
+    def intensities(self) -> str:
+        return "T1 is scaled alike in all maps" if self.fixed_scale else super().intensities
+
+    @property
+    @override
+    def preparation(self) -> dict[str, Any]:
+        return super().preparation | {"fixed_scale": self.fixed_scale}
 
     def _size(self, row: int) -> Size:
         """Return rows and columns of the map of a row of the case table, as its header has them."""

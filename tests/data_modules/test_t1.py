@@ -92,11 +92,12 @@ def test_reading_is_the_inverse_of_writing(root):
     assert T1DataModule(root).is_phantom
 
 
-def test_a_map_is_padded_by_whole_pixels_and_normalised_alone(root):
-    data = module(root)
-    (first, *_), (image, *_) = STUDIES[0].image.astype(np.float64), data.store.image
-    expected = np.pad((first - first.mean()) / first.std(), ((6, 6), (3, 3)))
-    np.testing.assert_allclose(image, expected, atol=2e-3)
+def test_a_map_is_padded_by_whole_pixels_and_scaled_as_all_are_or_alone(root):
+    first = STUDIES[0].image[0].astype(np.float64)
+    for fixed, (middle, unit) in {True: (0, 1000), False: (first.mean(), first.std())}.items():
+        data = module(root, fixed_scale=fixed)  # in one cache: each has a store of its own
+        expected = np.pad((first - middle) / unit, ((6, 6), (3, 3)))
+        np.testing.assert_allclose(data.store.image[0], expected, atol=2e-3)
     np.testing.assert_array_equal(data.store.mask[0], np.pad(STUDIES[0].mask[0], ((6, 6), (3, 3))))
     np.testing.assert_allclose(data.store.spacing[0], [17.0, 1.3, 1.2])
 
