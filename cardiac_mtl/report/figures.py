@@ -27,15 +27,20 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
 """Of the classes 1, 2, ...: light enough for what is dark in an image."""
 
 _PANELS = {
-    "loss/mask": ("loss of the mask", "nats a pixel"),
+    "loss/mask": ("loss of the mask", "loss"),
     "loss/area": ("loss of the area", "mm²"),
+    "loss/indices": ("loss of the indices", "sum of errors, in SDs"),
+    "loss/label": ("loss of the class", "nats an image"),
     "loss/labelled": ("loss of masks of their own", "cross-entropy and Dice"),
     "loss/transferred": ("loss of transferred masks", "cross-entropy and Dice"),
-    "adversarial": ("generator against discriminator", "nats a verdict"),
-    "discriminator": ("loss of the discriminator", "nats a verdict"),
+    "adversarial": ("generator against discriminator", "loss"),
+    "discriminator": ("loss of the discriminator", "loss"),
     "discriminator_accuracy": ("accuracy of the discriminator", "share, 0 to 1"),
+    "convergence": ("convergence (BEGAN's M)", "M"),
+    "lambda": ("weight of generated pairs", "lambda, 0 to 1"),
     "dice_vol": ("volume Dice", "Dice, 0 to 1"),
     "mae/area_mm2": ("error of the regressed area", "mm²"),
+    "auc": ("AUC of the class", "AUC, 0 to 1"),
     "s/": ("learned log-uncertainty", "s"),
     "weight/": ("weight of each task", "factor of the loss"),
 }

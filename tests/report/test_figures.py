@@ -82,6 +82,18 @@ def test_curves_of_an_adversary_leave_its_learning_rate_aside(tmp_path):
         assert both.size[0] == pytest.approx(2 * one.size[0], abs=2)
 
 
+@pytest.mark.parametrize(
+    "column", ["train/convergence", "train/lambda", "val/loss/indices", "val/loss/label", "val/auc"]
+)
+def test_curves_of_every_paper_have_a_panel(tmp_path, column):
+    """Beside the Dice a second panel: the page is twice as wide."""
+    known = {"epoch": [0, 1], "val/dice_vol": [0.1, 0.2]}
+    for name, columns in (("one.png", known), ("two.png", known | {column: [1.0, 0.5]})):
+        curves(tmp_path / name, pd.DataFrame(columns))
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
+        assert two.size[0] == pytest.approx(2 * one.size[0], abs=2)
+
+
 def test_curves_without_anything_known_are_an_empty_page(tmp_path):
     curves(tmp_path / "none.png", pd.DataFrame({"epoch": [0], "train/loss": [1.0]}))
     assert (tmp_path / "none.png").stat().st_size > 0
