@@ -58,7 +58,8 @@ class TakeTurns(Callback):
 
 def bare_loop(paper: LightningModule, batch: Batch, steps: int) -> float:
     """Return seconds a step of the loop that one would write by hand."""
-    network = copy.deepcopy(paper)
+    # without the trainer, which holds loaders that cannot be copied
+    network = copy.deepcopy(paper, {id(paper.trainer): None})
     assert isinstance(network, MTN)
     optimizers, _ = network.configure_optimizers()
     (optimizer,) = optimizers

@@ -10,7 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.catalogue import BENCHMARKS, Benchmark, Row, summary_of
+from benchmarks.catalogue import (
+    BENCHMARKS,
+    TARGETS,
+    Benchmark,
+    Row,
+    figure,
+    of_three,
+    summary_of,
+)
 
 ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = ROOT / "docs/performance.md", ROOT / "benchmarks/results"
@@ -34,8 +42,16 @@ def results(folder: Path) -> dict[str, list[dict[str, Any]]]:
     for path in sorted(folder.glob("*.json")):
         content = json.loads(path.read_text(encoding="utf-8"))
         name = content.get("benchmark") or _by_file(path.stem)
-        found.setdefault(name, []).append(content | {"file": path.name})
+        found.setdefault(name, []).append(_as_today(content) | {"file": path.name})
     return found
+
+
+def _as_today(content: dict[str, Any]) -> dict[str, Any]:
+    """Give the ratio of the oldest file its key of today."""
+    before = {"median": "ratio_median", "least": "ratio_min", "largest": "ratio_max"}
+    if not set(before.values()) <= set(content):
+        return content
+    return content | {"command_over_bare": {name: content[key] for name, key in before.items()}}
 
 
 def _by_file(stem: str) -> str:
@@ -56,7 +72,22 @@ def page(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
         for name, benchmark in BENCHMARKS.items()
         if benchmark.shown is not None
     ]
-    return "\n".join([_HEAD, *sections])
+    return "\n".join([_HEAD, *targets(found), "", *sections])
+
+
+def targets(found: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[str]:
+    """Return the table of what we aim at and where we are, a figure for each results file."""
+    rows: list[Row] = [("what", "against", "target", "measured, median (least to largest)")]
+    for target in TARGETS:
+        measured = [
+            f"{of_three(value)}, `{result['file']}`"
+            for result in found.get(target.benchmark, [])
+            if (value := figure(result, target.path)) is not None
+        ]
+        rows.append(
+            (target.what, target.against, target.aim, "; ".join(measured) or "not measured")
+        )
+    return ["## Targets", "", *table(rows)]
 
 
 def section(name: str, benchmark: Benchmark, found: Sequence[Mapping[str, Any]]) -> str:
