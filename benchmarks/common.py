@@ -1,9 +1,14 @@
-"""What every benchmark does the same way: the machine, paired rounds, a results file."""
+"""What every benchmark does the same way: options, the machine, paired rounds, a results file."""
 
+import argparse
 import json
+import os
 import platform
+import re
+import shlex
 import statistics
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +17,28 @@ import torch
 from cardiac_mtl.runs import provenance
 
 RESULTS = Path(__file__).parent / "results"
+LEAST_ROUNDS = 5
+"""Repeats of what is kept: fewer have no spread worth the name."""
+_FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+"""Instructions that decide how fast a processor convolves, the fastest first."""
+_NO_NAME = re.compile(r"\((?:r|tm)\)|@.*|\b(?:cpu|processor|[0-9]+-core)\b", re.IGNORECASE)
+"""What the name of a processor holds that tells none apart."""
+
+
+def options_of(description: str | None, *, rounds: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the options that benchmarks share.
+
+    Args:
+        description: docstring of the benchmark.
+        rounds: whether it measures time, and so repeats.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="repeats [5]")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results file")
+    return parser
 
 
 def paired(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -24,27 +51,108 @@ def paired(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[s
     return measured
 
 
+def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
+    """Return the median, the least and the largest, to some significant digits."""
+    found = {
+        "median": statistics.median(values),
+        "least": min(values),
+        "largest": max(values),
+    }
+    return {name: float(f"{value:.{digits}g}") for name, value in found.items()}
+
+
 def ratios(over: list[float], under: list[float]) -> dict[str, float]:
     """Return the median and the spread of the ratio of two contenders, round by round."""
-    values = [a / b for a, b in zip(over, under, strict=True)]
-    return {
-        "median": round(statistics.median(values), 3),
-        "least": round(min(values), 3),
-        "largest": round(max(values), 3),
-    }
+    return spread([a / b for a, b in zip(over, under, strict=True)], digits=4)
 
 
-def write(name: str, result: Mapping[str, Any]) -> Path:
-    """Write figures beside what they were measured on."""
-    facts = provenance()
-    machine = {
-        "processor": platform.processor() or platform.machine(),
+def machine() -> dict[str, Any]:
+    """Describe what figures are measured on: processor, memory, accelerator."""
+    name, flags = _processor()
+    gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    found = {
+        "processor": name,
+        "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
-        "accelerator": facts["accelerator"],
+        "memory_gib": round(gigabytes, 1),
+        "instructions": [flag for flag in _FLAGS if flag in flags],
+        "accelerator": "",
     }
-    path = RESULTS / f"{name}.json"
-    kept = {key: facts[key] for key in ("git_commit", "versions", "python")}
-    path.write_text(json.dumps({**result, "machine": machine, **kept}, indent=1) + "\n")
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        found["accelerator"] = properties.name
+        found["accelerator_memory_gib"] = round(properties.total_memory / 2**30, 1)
+    return found
+
+
+def _processor() -> tuple[str, set[str]]:
+    """Return the name of the processor and its instructions, as far as the system tells."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8") if cpuinfo.is_file() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    facts = {key.strip(): value.strip() for key, _, value in lines}
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    return name, set(facts.get("flags", facts.get("Features", "")).split())
+
+
+def slug(described: Mapping[str, Any]) -> str:
+    """Return the short name of a machine: that of its accelerator, or processor and cores.
+
+    Examples:
+        >>> slug({"accelerator": "NVIDIA H200"})
+        'nvidia-h200'
+        >>> facts = {"cores": 2, "instructions": ["amx_bf16", "avx2"], "accelerator": ""}
+        >>> slug({"processor": "Intel(R) Xeon(R) CPU @ 2.60GHz", **facts})
+        'intel-xeon-amx-bf16-2cores'
+    """
+    if described["accelerator"]:
+        return _words(described["accelerator"])
+    fastest = described["instructions"][:1]
+    cores = f"{described['cores']}cores"
+    return _words(" ".join([_NO_NAME.sub("", described["processor"]), *fastest, cores]))
+
+
+def _words(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def write(
+    name: str, result: Mapping[str, Any], options: argparse.Namespace, variant: str = ""
+) -> Path:
+    """Write figures beside what they were measured on, as `<name>[-<variant>]-<machine>.json`.
+
+    Args:
+        name: of the benchmark.
+        result: figures.
+        options: of the command, with `results`, and `rounds` where it has some.
+        variant: of one benchmark, such as the experiment.
+    """
+    facts, described = provenance(), machine()
+    kept = {
+        "benchmark": name,
+        "command": command_of(name, sys.argv[1:]),
+        "measured_at": facts["started_at"],
+        **({"rounds": options.rounds} if "rounds" in options else {}),
+        **result,
+        "machine": described,
+        **{key: facts[key] for key in ("git_commit", "versions", "python")},
+    }
+    options.results.mkdir(parents=True, exist_ok=True)
+    words = [name, variant, slug(described)]
+    path = options.results / f"{'-'.join(word for word in words if word)}.json"
+    path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
     print(path)
     return path
+
+
+def command_of(name: str, words: Sequence[str]) -> str:
+    """Return the command that was given, without places of this machine.
+
+    Examples:
+        >>> command_of("preparation", ["/data/LVSC", "--rounds", "5", "--results", "/tmp/x"])
+        'python -m benchmarks preparation LVSC --rounds 5'
+    """
+    given = shlex.join(words)
+    given = re.sub(r"\s*--results[ =]\S+", "", given)
+    return f"python -m benchmarks {name} {re.sub(r'/[^ ]*/', '', given)}".strip()

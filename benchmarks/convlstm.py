@@ -1,6 +1,6 @@
 """The generator of MuTGAN: our ConvLSTM against the cell as it is usually written.
 
-    python -m benchmarks.convlstm [--rounds 5] [--width 16]
+    python -m benchmarks convlstm [--rounds 5] [--width 16]
 
 A training step (forward, backward, Adam) at batch 4 of 25 frames of 64 x 64, in bf16 where the
 processor has it. Plain: frame and hidden state are concatenated and convolved at every step. Ours:
@@ -8,7 +8,6 @@ channels last in memory, the gates apart before their non-linearities. Same weig
 are compared in single precision.
 """
 
-import argparse
 import copy
 import time
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks.common import paired, ratios, write
+from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.networks.convlstm import ConvLSTM, State
 from cardiac_mtl.networks.sfen import Generator, JointOutputs
@@ -59,8 +58,7 @@ class PlainConvLSTM(nn.Module):
 
 def main() -> None:
     """Measure, compare and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options_of(__doc__)
     parser.add_argument("--width", type=int, default=16)
     options = parser.parse_args()
     keep_freed_memory()
@@ -81,10 +79,10 @@ def main() -> None:
             "width": options.width,
             "batch": [BATCH, 1, FRAMES, SIDE, SIDE],
             "precision": "bf16" if native_bf16() else "float32",
-            "rounds": options.rounds,
             "plain_over_ours": ratios(measured["plain"], measured["ours"]),
             "largest_difference_in_float32": difference,
         },
+        options,
     )
 
 
@@ -120,7 +118,3 @@ class Step:
         loss.backward()
         self.optimizer.step()
         return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Samples per second into training: ours against MONAI's CacheDataset and random transforms.
 
-    python -m benchmarks.input_pipeline [--patients 12] [--rounds 7]
+    python -m benchmarks input_pipeline [--patients 12] [--rounds 5]
 
 Both start from the same 192 x 192 slices, resampled and z-scored once and kept (in our store, in
 MONAI's cache), and give batches of 16 with a random rotation of up to 180 degrees and translation
@@ -9,7 +9,6 @@ of up to half the image: ours from the store and in batched tensor operations, M
 that ours adds are left out. Epochs take turns.
 """
 
-import argparse
 import math
 import tempfile
 import time
@@ -21,7 +20,7 @@ import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, EnsureTyped, NormalizeIntensityd, RandAffined
 
-from benchmarks.common import paired, ratios, write
+from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.phantom_cohort import write_cohort
 from data_modules.augment import Augmentation, transform
@@ -32,10 +31,9 @@ BATCH, SIZE = 16, 192
 
 def main() -> None:
     """Measure and write the ratio."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--patients", type=int, default=12)
     parser.add_argument("--phases", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     keep_freed_memory()  # as `fit` does; MONAI's workers inherit it
     with tempfile.TemporaryDirectory() as folder:
@@ -50,13 +48,13 @@ def main() -> None:
         )
     rates = {name: round(1 / float(np.median(values)), 1) for name, values in measured.items()}
     write(
-        "input-pipeline",
+        "input_pipeline",
         {
             "slices": count,
-            "rounds": options.rounds,
             "samples_per_second": rates,
             "ours_over_monai": ratios(measured["monai"], measured["ours"]),
         },
+        options,
     )
 
 
@@ -123,7 +121,3 @@ def epoch(loader: DataLoader) -> float:
     for batch in loader:
         assert torch.is_tensor(batch["image"])
     return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Killing a training at random moments, and going on: does it end as if nothing had happened?
 
-    python -m benchmarks.kills [--kills 20] [--epochs 6]
+    python -m benchmarks kills [--kills 20] [--epochs 6]
 
 MTN on phantom hearts: once straight, then once for each kill: SIGKILL after a random part of the
 straight run's time, the same command again until it ends. Counted: runs that ended in the same
@@ -8,7 +8,6 @@ weights, optimiser state and metrics.csv, bit for bit; files that were left half
 that each kill cost.
 """
 
-import argparse
 import json
 import random
 import subprocess
@@ -19,14 +18,14 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.common import write
+from benchmarks.common import options_of, write
 from cardiac_mtl.phantom_cohort import write_cohort
 from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS
 
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, rounds=False)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=6)
     options = parser.parse_args()
@@ -65,6 +64,7 @@ def main() -> None:
             "ended_bit_identical": same,
             "unreadable_checkpoints_after_a_kill": halves,
         },
+        options,
     )
 
 
@@ -118,7 +118,3 @@ def after(run_root: Path) -> int:
     (identity,) = run_root.rglob(IDENTITY)
     resumed = json.loads(identity.read_text()).get("resumed", [])
     return resumed[-1]["after_epoch"] + 1 if resumed else 0
-
-
-if __name__ == "__main__":
-    main()

@@ -1,17 +1,13 @@
-"""What a training step costs under the command, against a bare PyTorch loop.
+"""Training step: under the command against a bare PyTorch loop, the same network and batch.
 
 The same network, batch size, precision and optimiser, in one process: epochs of the command and
 rounds of the bare loop take turns, so that both see the same machine. The command's share holds
 everything a user pays for: fetching from the store, augmentation, logging, progress.
 
-    python benchmarks/overhead.py [--preset cpu_small] [--rounds 7]
+    python -m benchmarks overhead [--preset cpu_small] [--rounds 5]
 """
 
-import argparse
 import copy
-import json
-import platform
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -20,15 +16,13 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
+from benchmarks.common import options_of, ratios, spread, write
 from cardiac_mtl.configuration import resolve_configs
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.papers.mtn import MTN
 from cardiac_mtl.phantom_cohort import write_cohort
-from cardiac_mtl.runs import provenance
 from cardiac_mtl.training import CardiacCLI
-
-RESULTS = Path(__file__).parent / "results"
 
 
 class TakeTurns(Callback):
@@ -64,14 +58,16 @@ class TakeTurns(Callback):
 
 def bare_loop(paper: LightningModule, batch: Batch, steps: int) -> float:
     """Return seconds a step of the loop that one would write by hand."""
-    network = copy.deepcopy(paper)
+    # without the trainer, which holds loaders that cannot be copied
+    network = copy.deepcopy(paper, {id(paper.trainer): None})
     assert isinstance(network, MTN)
     optimizers, _ = network.configure_optimizers()
     (optimizer,) = optimizers
     network.train()
+    mixed = paper.trainer.precision == "bf16-mixed"  # not where the processor would emulate it
     started = time.perf_counter()
     for _ in range(steps):
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
             losses = network.losses(network(batch["image"]), batch)
             total = network.weighting(losses)
         optimizer.zero_grad()
@@ -81,10 +77,9 @@ def bare_loop(paper: LightningModule, batch: Batch, steps: int) -> float:
 
 
 def main() -> None:
-    """Measure, print and write `results/overhead-<preset>.json`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Measure and write."""
+    parser = options_of(__doc__)
     parser.add_argument("--preset", default="cpu_small")
-    parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
     quiet_libraries()
     turns = TakeTurns()
@@ -110,25 +105,17 @@ def main() -> None:
 
         words += [f"--{key}={value}" for key, value in settings.items()]
         TimedCLI(resolve_configs(words), None)
-    ratios = [c / b for c, b in zip(turns.command[1:], turns.bare[1:], strict=True)]  # warm-up out
-    result = {
-        "what": f"seconds a training step, mtn_uncertainty with {options.preset}, "
-        f"batch {len(turns.batch['image'])} of {tuple(turns.batch['image'].shape[2:])}",
-        "command_s": statistics.median(turns.command[1:]),
-        "bare_s": statistics.median(turns.bare[1:]),
-        "ratio_median": statistics.median(ratios),
-        "ratio_min": min(ratios),
-        "ratio_max": max(ratios),
-        "rounds": len(ratios),
-        "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        **{k: v for k, v in provenance().items() if k != "command"},
-    }
-    print(json.dumps(result, indent=2))
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"overhead-{options.preset}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+    command, bare = turns.command[1:], turns.bare[1:]  # without the one that warms up
+    write(
+        "overhead",
+        {
+            "experiment": "mtn_uncertainty",
+            "preset": options.preset,
+            "batch": list(turns.batch["image"].shape),
+            "command_s": spread(command),
+            "bare_s": spread(bare),
+            "command_over_bare": ratios(command, bare),
+        },
+        options,
+        variant=options.preset,
+    )

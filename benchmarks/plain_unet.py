@@ -1,6 +1,6 @@
 """A yardstick for the real hearts: MONAI's plain U-Net on the same folds, none of our training.
 
-    python benchmarks/plain_unet.py --data SUNNYBROOK --seconds 300 --output benchmarks/results/...
+    python -m benchmarks plain_unet --data SUNNYBROOK [--seconds 300]
 
 For each fold MONAI's `BasicUNet` (Dice and cross-entropy, Adam 1e-3, cosine, random quarter turns
 and mirrors, batch 16) is trained on all patients outside the test part for a fixed time, and its
@@ -8,8 +8,6 @@ last weights are scored on the test part: volume Dice on the files' own grid. On
 are ours, so that the figures of `real_hearts.py` can be compared with what anybody would write.
 """
 
-import argparse
-import json
 import math
 import time
 from pathlib import Path
@@ -21,6 +19,7 @@ from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNet
 from torch import Tensor
 
+from benchmarks.common import options_of, write
 from data_modules.cases import Case
 from data_modules.manifest import ManifestDataModule
 from data_modules.readers import read_volume
@@ -30,12 +29,11 @@ Volume = tuple[Tensor, Tensor]
 
 
 def main() -> None:
-    """Train and score every fold, print and write the figures."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Train and score every fold, and write."""
+    parser = options_of(__doc__, rounds=False)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=300)
     parser.add_argument("--folds", type=int, nargs="*", default=[0, 1, 2, 3, 4])
-    parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     data = ManifestDataModule(options.data)
     data.find_and_split()
@@ -51,14 +49,12 @@ def main() -> None:
     result = {
         "network": f"monai BasicUNet, {PARAMETERS / 1e6:.1f} M parameters",
         "seconds_a_fold": options.seconds,
-        "threads": torch.get_num_threads(),
         "patients": len(values),
         "dice_mean": round(float(values.mean()), 4),
         "dice_sd": round(float(values.std(ddof=1)), 4),
         "dice_worst": round(float(values.min()), 4),
     }
-    options.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
+    write("plain_unet", result, options)
 
 
 def _read(data: ManifestDataModule, case: Case) -> Volume:
@@ -94,7 +90,3 @@ def _train(volumes: list[Volume], seconds: float) -> BasicUNet:
 def _dice(network: BasicUNet, volume: Volume) -> float:
     predicted, truth = network(volume[0]).argmax(1) == 1, volume[1][:, 0] > 0
     return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,7 +1,7 @@
 """Preparing an LVSC-sized data set: slices per second, reopening, memory while training.
 
     cardiac-mtl phantom --layout lvsc --patients 97 --phases 25 --out LVSC
-    python -m benchmarks.preparation LVSC [--patients 12] [--rounds 5]
+    python -m benchmarks preparation LVSC [--patients 12] [--rounds 5]
 
 Rate: ours (find, digest, read, check, resample, normalise, write) against the straight loop that
 one would write (sort by position, pydicom, SimpleITK, numpy), on the same patients, taking turns.
@@ -9,7 +9,6 @@ Then the whole folder is prepared once, reopened, and trained from for 300 batch
 its own, whose largest resident memory is read.
 """
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -25,7 +24,7 @@ import pydicom
 import SimpleITK as sitk
 from PIL import Image
 
-from benchmarks.common import paired, ratios, write
+from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.memory import leave_imports_to_rest
 from data_modules.stacom import StacomDataModule
@@ -44,10 +43,9 @@ sys.exit(status)
 
 def main() -> None:
     """Measure and write everything."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("root", type=Path)
     parser.add_argument("--patients", type=int, default=12)
-    parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     quiet_libraries()
     leave_imports_to_rest()  # as `fit` does
@@ -74,7 +72,6 @@ def main() -> None:
         "preparation",
         {
             "slices_compared": count,
-            "rounds": options.rounds,
             "slices_per_second": rates,
             "ours_over_straight": ratios(measured["straight"], measured["ours"]),
             "whole_slices": slices,
@@ -83,6 +80,7 @@ def main() -> None:
             "find_compare_and_open_s": round(float(np.median(reopen)), 2),
             "peak_resident_gb_while_training": peak,
         },
+        options,
     )
 
 
@@ -158,7 +156,3 @@ def peak_memory(root: Path, cache: Path, runs: Path) -> float:
     command = [sys.executable, "-c", _TRAIN, *map(str, words)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     return round(float(done.stdout.partition("PEAK")[2]), 2)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,13 +1,12 @@
 """Pool the folds of an experiment out of fold, on the prepared grid and on the grid of the files.
 
-    python benchmarks/real_hearts.py RUNS --data HEARTS [--name real-hearts]
+    python -m benchmarks real_hearts RUNS --data HEARTS
 
 RUNS holds the runs of one experiment, one finished run a fold, each already tested. The native
 scores come from `cardiac-mtl predict` on the test patients of each fold and are measured by
 SimpleITK alone, independently of our metrics.
 """
 
-import argparse
 import csv
 import json
 import tempfile
@@ -16,11 +15,10 @@ from pathlib import Path
 import pandas as pd
 import SimpleITK as sitk
 
+from benchmarks.common import options_of, write
 from cardiac_mtl.cli import main as cardiac_mtl
 from cardiac_mtl.report.tables import summary, to_text
-from cardiac_mtl.runs import BEST, IDENTITY, read_identity
-
-RESULTS = Path(__file__).parent / "results"
+from cardiac_mtl.runs import IDENTITY, read_identity
 
 
 def native_dice(run: Path, data: Path, patients: set[str]) -> list[float]:
@@ -42,11 +40,10 @@ def native_dice(run: Path, data: Path, patients: set[str]) -> list[float]:
 
 
 def main() -> None:
-    """Print the pooled table and write it to `results/`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Print the pooled table and write it."""
+    parser = options_of(__doc__, rounds=False)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--name", default="real-hearts")
     options = parser.parse_args()
     found = (path.parent for path in options.runs.rglob(IDENTITY))
     runs = sorted(run for run in found if (run / "cases.csv").exists())
@@ -70,7 +67,7 @@ def main() -> None:
         "patients": len(pooled),
         "split_sha256": identities[0]["split_sha256"],
         "protocol": identities[0]["protocol"],
-        "git_commit": identities[0]["git_commit"],
+        "trained_at_commit": identities[0]["git_commit"],
         "commands": [one["command"].replace(str(options.data), "HEARTS") for one in identities],
         "fold_seconds": [
             (pd.Timestamp(one["finished_at"]) - pd.Timestamp(one["started_at"])).total_seconds()
@@ -83,11 +80,4 @@ def main() -> None:
             "worst": min(native),
         },
     }
-    print(json.dumps(result["native_dice"], indent=2))
-    path = RESULTS / f"{options.name}-{result['experiment']}.json"
-    path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(path, "from", *(str(run / BEST) for run in runs), sep="\n  ")
-
-
-if __name__ == "__main__":
-    main()
+    write("real_hearts", result, options, variant=result["experiment"])

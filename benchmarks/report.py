@@ -1,12 +1,11 @@
 """A report over two methods of five folds: seconds from rows to the page.
 
-    python -m benchmarks.report [--volumes 2191] [--repeats 3]
+    python -m benchmarks report [--volumes 2191] [--rounds 5]
 
 Rows drawn by chance, with the columns, counts and failures of a real run: 97 patients with about
 22 phases of 12 slices each, dealt to five folds. No gallery: its cost does not grow with volumes.
 """
 
-import argparse
 import json
 import tempfile
 import time
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import write
+from benchmarks.common import options_of, spread, write
 from cardiac_mtl.cli import main as cardiac_mtl
 from cardiac_mtl.evaluation.function import PATIENT_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, MEASURES, SLICE_COLUMNS
@@ -25,16 +24,15 @@ PATIENTS, SLICES, FOLDS = 97, 12, 5
 
 def main() -> None:
     """Measure and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--volumes", type=int, default=2191)
-    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     measured = []
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder) / "runs"
         for number, experiment in enumerate(("mtn_uncertainty", "mtn_unet")):
             write_runs(runs, experiment, options.volumes, np.random.default_rng(number))
-        for _ in range(options.repeats):
+        for _ in range(options.rounds):
             started = time.perf_counter()
             assert cardiac_mtl(["report", str(runs), "--output", f"{folder}/report"]) == 0
             measured.append(time.perf_counter() - started)
@@ -46,13 +44,10 @@ def main() -> None:
             "folds": FOLDS,
             "volumes_of_each_method": options.volumes,
             "slices_of_each_method": options.volumes * SLICES,
-            "seconds": {
-                "median": round(float(np.median(measured)), 1),
-                "least": round(min(measured), 1),
-                "largest": round(max(measured), 1),
-            },
+            "seconds": spread(measured),
             "page_mb": round(size, 1),
         },
+        options,
     )
 
 
@@ -114,7 +109,3 @@ def measured_by_chance(frame: pd.DataFrame, rng: np.random.Generator) -> pd.Data
     }
     state = np.where(missed, "missed", "ok")
     return frame.assign(**values, state=state, tolerance_mm=2.0, protocol="honest")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What a training step computes, sends and reads, and what follows for many GPUs.
 
-    python -m benchmarks.scaling [--rounds 5]
+    python -m benchmarks scaling [--rounds 5]
 
 Measured here: seconds of a training step of MTN as the paper has it (width 64, 192 x 192, batch
 16) and of its input, floating-point operations (torch's counter), bytes that processes sum up a
@@ -8,7 +8,6 @@ step, and seconds of a step in one process and in two that share a global batch 
 each). Computed: the efficiency at 8, 64 and 512 GPUs, for hardware that is named in the result.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.common import write
+from benchmarks.common import options_of, spread, write
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.papers.mtn import MTN
 
@@ -62,8 +61,7 @@ if rank == 0:
 
 def main() -> None:
     """Measure, compute and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser = options_of(__doc__)
     options = parser.parse_args()
     measured = paper_step(options.rounds)
     processes: dict[int, list[float]] = {1: [], 2: []}
@@ -77,15 +75,12 @@ def main() -> None:
         {
             "measured": measured
             | {
-                "global_batch_on_two_processes_speedup": {
-                    "median": round(statistics.median(speedups), 2),
-                    "least": round(min(speedups), 2),
-                    "largest": round(max(speedups), 2),
-                },
+                "global_batch_on_two_processes_speedup": spread(speedups),
             },
             "assumed": {"gpu": GPU} | HARDWARE,
             "computed": [predicted(count, measured) for count in (1, 8, 64, 512)],
         },
+        options,
     )
 
 
@@ -181,7 +176,3 @@ def predicted(gpus: int, measured: dict[str, Any]) -> dict[str, float]:
         "slices_a_second_to_read_on_each": round(measured["batch"] / whole),
         "steps_an_epoch_of_lvsc": round(3 * 26664 * 0.72 / (gpus * measured["batch"]), 1),
     }
-
-
-if __name__ == "__main__":
-    main()

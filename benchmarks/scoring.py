@@ -1,6 +1,6 @@
 """Scoring masks: Dice, Jaccard, MSD, HD and HD95 of whole volumes, ours against MONAI's.
 
-    python -m benchmarks.scoring [--volumes 2191] [--rounds 5] [--sample 150]
+    python -m benchmarks scoring [--volumes 2191] [--rounds 5] [--sample 150]
 
 Volumes of 12 x 192 x 192: rings with ragged borders, the prediction moved and thickened by chance,
 one in a hundred missed, as many false. MONAI: `compute_dice`, `compute_iou`,
@@ -11,7 +11,6 @@ everything once, values are compared, and the rows that MONAI drops or answers w
 listed. Last, all rows that `evaluate` writes (slices and function too) are timed.
 """
 
-import argparse
 import time
 import warnings
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from monai.metrics import (
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.common import paired, ratios, write
+from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case
 from cardiac_mtl.evaluation.states import score_masks
@@ -50,9 +49,8 @@ class Pair(NamedTuple):
 
 def main() -> None:
     """Measure, compare and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__)
     parser.add_argument("--volumes", type=int, default=2191)
-    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sample", type=int, default=150)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
@@ -88,7 +86,6 @@ def main() -> None:
         {
             "volumes": len(pairs),
             "shape": SHAPE,
-            "rounds": options.rounds,
             "sample": len(sample),
             "monai_over_ours": ratios(measured["monai"], measured["ours"]),
             "whole_seconds": {
@@ -105,6 +102,7 @@ def main() -> None:
             "hd95_beyond_1e-4_is_the_rounding_of_monai": rounded,
             "rows_that_monai_drops": np.flatnonzero(dropped).tolist(),
         },
+        options,
     )
 
 
@@ -216,7 +214,3 @@ def seconds(function, given) -> float:  # noqa: ANN001 - either of the two above
     started = time.perf_counter()
     function(given)
     return time.perf_counter() - started
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Carrying masks of C0 and T2 over to LGE: four modes under a growing breath-hold shift.
 
-    python -m benchmarks.transfer_modes [--patients 12] [--scale 2] [--shifts 0 2 5 10]
+    python -m benchmarks transfer_modes [--patients 12] [--scale 2] [--shifts 0 2 5 10]
 
 Phantoms of three sequences; each shift is that of LGE and of T2 away from C0, every one in a
 direction of its own. Dice of each class over the volume, on the slices that the mode gives a mask
@@ -9,7 +9,6 @@ many of the LGE slices get a mask. Seconds are of one processor, a volume. `as_r
 `matrix_resize` with the crop offsets that were found for the real set, divided by the scale.
 """
 
-import argparse
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -19,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from benchmarks.common import write
+from benchmarks.common import options_of, write
 from cardiac_mtl.contracts import UNLABELLED, SequenceStudy
 from cardiac_mtl.metrics.overlap import dice
 from cardiac_mtl.metrics.statistics import bootstrap_mean
@@ -46,7 +45,7 @@ class Carried(NamedTuple):
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = options_of(__doc__, rounds=False)
     parser.add_argument("--patients", type=int, default=12)
     parser.add_argument("--scale", type=int, default=2)
     parser.add_argument("--shifts", type=float, nargs="+", default=[0.0, 2.0, 5.0, 10.0])
@@ -59,6 +58,7 @@ def main() -> None:
     write(
         "transfer_modes",
         {"patients": options.patients, "scale": options.scale, "seed": 0, "rows": rows},
+        options,
     )
     for row in rows:
         scores = "  ".join(
@@ -131,7 +131,3 @@ def summaries(shift: float, found: Sequence[Carried]) -> list[dict[str, Any]]:
         row["notices"] = sum(one.notices for one in alike)
         rows.append(row)
     return rows
-
-
-if __name__ == "__main__":
-    main()

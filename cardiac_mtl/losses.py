@@ -66,6 +66,22 @@ def wrapped(value: Tensor, period: Tensor | float) -> Tensor:
     return value - period * torch.ceil(value / period - 0.5)
 
 
+def one_hot(mask: Tensor, classes: int) -> Tensor:
+    """Return of which class each pixel is.
+
+    torch's own asks for the largest and the least value of a mask on the CPU, and makes 8 bytes of
+    each answer.
+
+    Args:
+        mask: (B, H, W), 0 to K - 1, `UNLABELLED` where not annotated.
+        classes: K.
+
+    Returns:
+        bool (B, K, H, W), the classes last in memory; of no class where not annotated.
+    """
+    return (mask[..., None] == torch.arange(classes, device=mask.device)).movedim(-1, 1)
+
+
 def masked_binary_cross_entropy(logits: Tensor, mask: Tensor) -> TaskLoss:
     """Binary cross-entropy over annotated pixels.
 
@@ -138,7 +154,7 @@ def masked_dice_loss_of_classes(logits: Tensor, mask: Tensor, over: DiceOver) ->
     Source: Chen et al., weak domain transfer, released code, `run_train.py`: smooth 1.
     """
     annotated = mask != UNLABELLED
-    truth = F.one_hot(mask * annotated, logits.shape[1]).movedim(-1, 1) * annotated[:, None]
+    truth = one_hot(mask, logits.shape[1])
     probability = logits.float().softmax(1) * annotated[:, None]
     overlap, found, held = (a.sum((0, 2, 3)) for a in (probability * truth, probability, truth))
     if over == "all_classes":
@@ -219,7 +235,8 @@ def masked_label_cross_entropy(
         (label > 0).float(),
         weight=labelled.float(),
         reduction="sum",
-        pos_weight=torch.tensor(positive_weight, device=logits.device),
+        # filled on the device: a value made on the host would have to be fetched from there
+        pos_weight=logits.new_full((), positive_weight, dtype=torch.float32),
     )
     known = labelled.sum()
     return TaskLoss(total / known.clamp(min=1), known)

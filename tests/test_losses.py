@@ -16,6 +16,7 @@ from cardiac_mtl.losses import (
     masked_l1,
     masked_label_cross_entropy,
     masked_sum_of_errors,
+    one_hot,
     reconstruction_error,
     wrapped,
 )
@@ -197,3 +198,12 @@ def test_images_without_mask_or_label_leave_a_gradient_path():
     assert float(total) == 0.0
     assert not logits.grad.any()
     assert not one.grad.any()
+
+
+def test_one_hot_is_that_of_torch_and_nothing_where_nothing_is_annotated():
+    mask = torch.randint(-1, 4, (2, 5, 6))
+    annotated = mask >= 0
+    expected = torch.nn.functional.one_hot(mask.clamp(min=0), 4).movedim(-1, 1) * annotated[:, None]
+    found = one_hot(mask, 4)
+    assert torch.equal(found.long(), expected)
+    assert found.stride() == expected.stride()

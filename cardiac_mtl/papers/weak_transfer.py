@@ -16,7 +16,6 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ConstantLR, LRScheduler
 from typing_extensions import override
@@ -29,6 +28,7 @@ from cardiac_mtl.losses import (
     masked_binary_cross_entropy,
     masked_cross_entropy,
     masked_dice_loss_of_classes,
+    one_hot,
     over_all_ranks,
 )
 from cardiac_mtl.networks.discriminators import DiscriminatorHead, MaskDiscriminator
@@ -200,7 +200,7 @@ class WeakTransfer(AdversarialPaper):
     def _judged(self, pair: Pair, outputs: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Return the error of the discriminator on true or on generated pairs, a mean over them."""
         mask = self._mask(batch)
-        shown = one_hot(mask) if pair == "true" else probability(outputs, mask)
+        shown = true_pair(mask) if pair == "true" else probability(outputs, mask)
         verdict = self.discriminator(shown, batch["image"])
         truth = self._verdict_on(mask, pair)
         right = ((verdict > 0) == (truth > 0)) & (truth != UNLABELLED)
@@ -267,7 +267,7 @@ class WeakTransfer(AdversarialPaper):
 
 def labelled_only(batch: Batch) -> Batch:
     """Return the samples of a batch whose mask is their own."""
-    own = ~batch["transferred"]
+    own = (~batch["transferred"]).nonzero().squeeze(1)  # once: a boolean would be asked by each key
     return {name: value[own] for name, value in batch.items()}  # type: ignore[index, return-value]
 
 
@@ -277,11 +277,9 @@ def mask_of_task(batch: Batch, task: str) -> Tensor:
     return torch.where(belongs[:, None, None], batch["mask"], UNLABELLED)
 
 
-def one_hot(mask: Tensor) -> Tensor:
+def true_pair(mask: Tensor) -> Tensor:
     """Return a mask (B, H, W) as (B, 4, H, W), all 0 where it is not annotated."""
-    annotated = mask != UNLABELLED
-    classes = F.one_hot(mask * annotated, 1 + len(WeakTransfer.label_names)).movedim(-1, 1)
-    return (classes * annotated[:, None]).float()
+    return one_hot(mask, 1 + len(WeakTransfer.label_names)).float()
 
 
 def probability(outputs: Mapping[str, Tensor], mask: Tensor) -> Tensor:
