@@ -98,7 +98,8 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
     for key, of_method in by_method.items():
         _refuse_shared_cases(names[key], of_method)
         ordered = sorted(of_method, key=lambda run: str(run.identity.get("fold", "")))
-        methods.append(Method(names[key], ordered, data=key.data, variant=key.variant))
+        family = names[key].removesuffix(_seed(key))
+        methods.append(Method(names[key], ordered, key.data, key.variant, family))
     return methods
 
 
@@ -242,9 +243,13 @@ def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
         if len({other.data for other in alike}) > 1:
             name += f" on {key.data}"
         if len({other.seed for other in alike if other.data == key.data}) > 1:
-            name += f", seed {key.seed}"
+            name += _seed(key)
         names[key] = name
     return names
+
+
+def _seed(key: _Key) -> str:
+    return f", seed {key.seed}"
 
 
 def _refuse_shared_cases(name: str, runs: Sequence[Run]) -> None:

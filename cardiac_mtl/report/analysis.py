@@ -10,7 +10,7 @@ import pandas as pd
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
-from cardiac_mtl.report.methods import Method, in_words
+from cardiac_mtl.report.methods import Method, families, in_words
 
 MEASURES = {
     "dice": "Dice",
@@ -141,7 +141,7 @@ def regions(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
-    """Test every pair of methods on the cases that both have.
+    """Test every pair of methods on the cases that both have, each the mean of its seeds.
 
     Returns:
         By label, phase and measure: mean difference (second minus first) with its 95 % interval
@@ -149,7 +149,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
         of the two-sample Kolmogorov-Smirnov test on volumes, as paper B has it.
     """
     rows: list[Row] = []
-    for first, second in combinations(methods, 2):
+    for first, second in combinations(families(methods), 2):
         keys = ["case_id", "label"]
         merged = first.cases.merge(second.cases, on=keys, suffixes=("_1", "_2"))
         merged["cardiac_phase"] = merged["cardiac_phase_1"]
@@ -181,6 +181,43 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     if len(table):
         table.insert(11, "p_holm", holm(table["p_wilcoxon"].to_numpy(float)))
     return table
+
+
+def over_seeds(methods: Sequence[Method]) -> pd.DataFrame:
+    """Average every experiment that was run with several seeds.
+
+    Returns:
+        By label, on the cases that all seeds have scored: the mean of each measure over cases and
+        seeds with its 95 % interval by patients, and the means of the seeds, SD, least and largest.
+    """
+    rows = []
+    for family in families(methods):
+        if len(family.members) < 2:
+            continue
+        shared = set.intersection(*(set(method.cases["case_id"]) for method in family.members))
+        together = family.cases[family.cases["case_id"].isin(shared)]
+        alone = [method.cases[method.cases["case_id"].isin(shared)] for method in family.members]
+        for label, cases in together.groupby("label", sort=False):
+            for measure in COMPARED:
+                of_seeds = [seed.loc[seed["label"] == label, measure].mean() for seed in alone]
+                values, patients = cases[measure].to_numpy(float), cases["patient_id"].to_numpy()
+                interval = bootstrap_mean(values, clusters=patients)
+                rows.append(
+                    {
+                        "method": family.name,
+                        "label": label,
+                        "measure": MEASURES[measure],
+                        "seeds": len(family.members),
+                        "patients": len(set(patients)),
+                        "mean": cases[measure].mean(),
+                        "low": interval.low,
+                        "high": interval.high,
+                        "sd_of_seeds": np.std(of_seeds, ddof=1),
+                        "least": min(of_seeds),
+                        "largest": max(of_seeds),
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
 def consistency(methods: Sequence[Method]) -> pd.DataFrame:

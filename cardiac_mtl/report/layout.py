@@ -69,6 +69,23 @@ def areas_shown(table: pd.DataFrame) -> pd.DataFrame:
     return wide.fillna("—").reset_index().rename_axis(columns=None)
 
 
+def seeds_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay the means of several seeds out: a row a label, a column a measure."""
+    text = table[["method", "label", "seeds", "patients", "measure"]].copy()
+    text["value"] = [
+        f"{mean:.{d}f} [{low:.{d}f}, {high:.{d}f}], SD {sd:.{d}f}, {least:.{d}f} to {largest:.{d}f}"
+        for d, mean, low, high, sd, least, largest in zip(
+            [2 if "mm" in measure else 3 for measure in table["measure"]],
+            *(table[k] for k in ("mean", "low", "high", "sd_of_seeds", "least", "largest")),
+            strict=True,
+        )
+    ]
+    keys = ["method", "label", "seeds", "patients"]
+    shown = text.pivot_table("value", keys, "measure", aggfunc="first")
+    order = pd.MultiIndex.from_frame(text[keys].drop_duplicates())
+    return shown.loc[order, list(text["measure"].unique())].reset_index().rename_axis(columns=None)
+
+
 def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay paired tests out."""
     shown = table[["label", "phase", "measure"]].copy()

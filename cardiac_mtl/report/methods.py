@@ -1,5 +1,6 @@
 """What is compared: methods, each with its runs pooled out of fold."""
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,8 @@ class Method:
     data: str = ""
     variant: str = ""
     """What tells it apart from others of the same experiment, such as `weighting.mask 0.3`."""
+    family: str = ""
+    """Name that it shares with other seeds of itself; empty where there are none."""
     slices: pd.DataFrame = field(init=False)
     cases: pd.DataFrame = field(init=False)
     patients: pd.DataFrame = field(init=False)
@@ -71,6 +74,30 @@ class Method:
         """Say how the checkpoints were selected: the least honest of the runs counts (P9)."""
         found = {str(run.identity.get("protocol", EXTERNAL)) for run in self.runs}
         return HONEST if found == {HONEST} else (found - {HONEST}).pop()
+
+
+@dataclass(frozen=True)
+class Family:
+    """Methods that differ in their seed alone."""
+
+    name: str
+    members: Sequence[Method]
+
+    @property
+    def cases(self) -> pd.DataFrame:
+        """One row a case and label, numbers averaged over the seeds that define them."""
+        rows = pd.concat([method.cases for method in self.members])
+        grouped = rows.groupby(["case_id", "label"], sort=False)
+        numbers = list(rows.select_dtypes("number"))
+        return grouped.first().assign(**grouped[numbers].mean()).reset_index()
+
+
+def families(methods: Sequence[Method]) -> list[Family]:
+    """Put methods that differ in their seed alone together, in the order of the first of each."""
+    by_name: dict[str, list[Method]] = defaultdict(list)
+    for method in methods:
+        by_name[method.family or method.name].append(method)
+    return [Family(name, members) for name, members in by_name.items()]
 
 
 PROTOCOLS = {

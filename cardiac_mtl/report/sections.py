@@ -40,6 +40,7 @@ def sections_of(methods: Sequence[Method], columns: Sequence[str]) -> list[Secti
     sections = [
         _protocol(methods),
         _results(volumes, drawn),
+        _seeds(methods),
         _comparison(methods),
         _side_by_side(methods),
         _areas(by_region, drawn),
@@ -92,11 +93,27 @@ def _results(volumes: pd.DataFrame, drawn: Drawn) -> Section:
     )
 
 
+def _seeds(methods: Sequence[Method]) -> Section:
+    return Section(
+        "seeds",
+        "Seeds",
+        "What chance in the training does: the same experiment on the same patients, begun anew.",
+        _table(
+            "seeds",
+            "Mean of several seeds",
+            "Mean over volumes and seeds [95 % bootstrap interval by patients, of the mean of the "
+            "seeds], and the means of the single seeds: SD, least to largest.",
+            analysis.over_seeds(methods),
+            layout.seeds_shown,
+        ),
+    )
+
+
 def _comparison(methods: Sequence[Method]) -> Section:
     return Section(
         "comparison",
         "Comparison",
-        "Methods on the cases that both have scored.",
+        "Methods on the cases that both have scored; of several seeds the mean of each case.",
         _table(
             "comparisons",
             "Paired tests",

@@ -1,6 +1,8 @@
 """The tables of a report against pandas, scikit-learn and hand-made rows."""
 
 import dataclasses
+import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -68,6 +70,44 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     pair = [methods[0], changed(methods[1], cases=fewer)]
     assert set(analysis.comparisons(pair)["patients"]) == {5}
     assert any("shared by all" in text for text in analysis.warnings(pair))
+
+
+def seeds_of(runs, tmp_path):
+    """Copy the run of one method twice, as other seeds that are a little better or worse."""
+    for seed, more in ((1, 0.1), (2, -0.04)):
+        for number, folder in enumerate(sorted(runs.glob("mtn_unet/fold*"))):
+            copy = tmp_path / f"seed{seed}" / str(number)
+            shutil.copytree(folder, copy)
+            for path in copy.rglob("cases.csv"):
+                cases = pd.read_csv(path)
+                cases["dice"] += more
+                cases.to_csv(path, index=False)
+            for path in copy.rglob("run.json"):
+                path.write_text(json.dumps(json.loads(path.read_text()) | {"seed": seed}))
+    return read_methods([runs, tmp_path])
+
+
+def test_seeds_are_averaged_case_by_case(runs, methods, tmp_path):
+    several = seeds_of(runs, tmp_path)
+    assert [m.name for m in several][1:] == [f"mtn_unet, seed {k}" for k in range(3)]
+    table = analysis.over_seeds(several).set_index(["label", "measure"])
+    row = table.loc["myocardium", "Dice"]
+    mean = methods[1].cases["dice"].mean()
+    assert (row["method"], row["seeds"]) == ("mtn_unet", 3)
+    assert row["mean"] == pytest.approx(mean + 0.02)
+    assert row["sd_of_seeds"] == pytest.approx(np.std([0, 0.1, -0.04], ddof=1))
+    assert (row["least"], row["largest"]) == pytest.approx((mean - 0.04, mean + 0.1))
+    assert row["low"] < row["mean"] < row["high"]
+    assert analysis.over_seeds(methods).empty
+
+
+def test_methods_of_several_seeds_are_compared_by_their_means(runs, methods, tmp_path):
+    table = analysis.comparisons(seeds_of(runs, tmp_path))
+    (pair,) = set(zip(table["first"], table["second"], strict=True))
+    assert pair == ("mtn_uncertainty", "mtn_unet")
+    dice = table[(table["measure"] == "Dice") & (table["phase"] == "all")].iloc[0]
+    gap = methods[1].cases["dice"].mean() + 0.02 - methods[0].cases["dice"].mean()
+    assert dice["difference"] == pytest.approx(gap)
 
 
 def test_a_method_without_masks_is_compared_in_nothing(methods):
