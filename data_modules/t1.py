@@ -31,6 +31,8 @@ from data_modules.store import Plan
 
 RANGE_MS = (200.0, 3000.0)
 """Of T1 in the body; what lies above is noise, or a fit that failed."""
+UNIT_MS = 1000.0
+"""Of the fixed scale: one second."""
 WALL_MS = (600.0, 1800.0)
 """Of the median T1 of native myocardium, from iron overload at 1.5 T to amyloid at 3 T."""
 
@@ -129,7 +131,7 @@ class T1DataModule(ManifestDataModule):
     ) -> NDArray[np.float32]:
         if not self.fixed_scale:
             return super().prepare_volume(volume, centre)
-        seconds = sitk.Cast(volume, sitk.sitkFloat32) / 1000
+        seconds = sitk.Cast(volume, sitk.sitkFloat32) / UNIT_MS
         return prepare_image(seconds, self.matrix, self.spacing_of(volume), None, centre)
 
     @property
@@ -140,7 +142,7 @@ class T1DataModule(ManifestDataModule):
     @property
     @override
     def preparation(self) -> dict[str, Any]:
-        return super().preparation | {"fixed_scale": self.fixed_scale}
+        return super().preparation | {"unit_ms": UNIT_MS if self.fixed_scale else None}
 
     def _size(self, row: int) -> Size:
         """Return rows and columns of the map of a row of the case table, as its header has them."""
