@@ -71,17 +71,23 @@ def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
             variants of one, as none of them need be the paper's.
 
     Returns:
-        One row a published value that a method answers: the paper's value, ours with its 95 %
+        One row a published value and method that answers it: the paper's value, ours with its 95 %
         interval by patients, what it was measured on, whether the two may be compared, how the
         checkpoint was selected, and the command.
     """
     rows = []
-    by_experiment = {method.experiment: method for method in methods if not method.variant}
-    for record in paper_values().to_dict("records"):
-        row = {str(key): value for key, value in record.items()}
-        method = by_experiment.get(row["experiment"])
-        ours = None if method is None else _ours(method, row, methods)
-        if method is None or ours is None:
+    records = [
+        {str(k): v for k, v in record.items()} for record in paper_values().to_dict("records")
+    ]
+    answers = [
+        (row, method)
+        for row in records
+        for method in methods
+        if method.experiment == row["experiment"] and not method.variant
+    ]
+    for row, method in answers:
+        ours = _ours(method, row, methods)
+        if ours is None:
             continue
         what = [row["label"], row["phase"], row["region"], row["measure"], row["statistic"]]
         rows.append(
@@ -98,7 +104,8 @@ def fidelity(methods: Sequence[Method]) -> pd.DataFrame:
                 "low": ours.low,
                 "high": ours.high,
                 "n": ours.n,
-                "data": method.data,
+                "data": method.data
+                + (method.name.removeprefix(method.family) if method.family else ""),
                 "comparable": comparable(method, row["paper"]),
                 "protocol": method.protocol,
                 "command": method.runs[0].identity.get("command", ""),

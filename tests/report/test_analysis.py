@@ -101,6 +101,16 @@ def test_seeds_are_averaged_case_by_case(runs, methods, tmp_path):
     assert analysis.over_seeds(methods).empty
 
 
+def test_every_seed_answers_a_published_value_and_says_which_it_is(runs, tmp_path):
+    table = fidelity(seeds_of(runs, tmp_path))
+    dice = table[
+        (table["row"] == "UNet") & (table["quantity"].str.startswith("myocardium all dice"))
+    ]
+    of_seeds = dict(zip(dice["data"], dice["ours"], strict=True))
+    assert list(of_seeds) == [f"hearts, seed {k}" for k in range(3)]
+    assert of_seeds["hearts, seed 1"] - of_seeds["hearts, seed 2"] == pytest.approx(0.14)
+
+
 def test_methods_of_several_seeds_are_compared_by_their_means(runs, methods, tmp_path):
     table = analysis.comparisons(seeds_of(runs, tmp_path))
     (pair,) = set(zip(table["first"], table["second"], strict=True))
