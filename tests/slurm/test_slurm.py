@@ -15,7 +15,7 @@ import torch
 from cardiac_mtl.runs import LAST
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
-PATIENCE = 150
+PATIENCE = 900
 
 pytestmark = [
     pytest.mark.cluster,
