@@ -32,6 +32,8 @@ from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, Weighting
 
 TASKS = {"mask", "label"}
+FASTEST = torch.channels_last
+"""Of the weights, from which convolutions take it: a sixth faster on a CPU, the same numbers."""
 CLASSES = ("healthy", "diseased")
 """By the value of `label`; the tables of the paper count the first as positive."""
 SEGMENTERS: dict[str, Callable[[int], nn.Module]] = {"unet": UNet, "deeplabv3plus": DeepLabV3Plus}
@@ -147,6 +149,7 @@ class FPMMultiTask(T1Tasks):
         self.network = FPMNet(
             width, serial, parallel, dac_share, dac_bn, "mask" in tasks, "label" in tasks
         )
+        self.to(memory_format=FASTEST)
 
     @override
     def forward(self, image: Tensor) -> dict[str, Tensor]:
@@ -188,6 +191,7 @@ class T1Baseline(T1Tasks):
         self.save_hyperparameters()
         self.task = task
         self.network = (SEGMENTERS | CLASSIFIERS)[network](width)
+        self.to(memory_format=FASTEST)
 
     @override
     def forward(self, image: Tensor) -> dict[str, Tensor]:

@@ -139,6 +139,25 @@ def test_losses_fall_on_one_batch():
     assert history[-1][1] < 0.1 * history[0][1]
 
 
+@pytest.mark.parametrize(
+    "make",
+    [lambda: FPMMultiTask(width=2), lambda: T1Baseline("unet", width=2)],
+    ids=["fpm", "unet"],
+)
+def test_the_memory_format_changes_no_number(make):
+    torch.manual_seed(0)
+    paper = make().eval()
+    convolution = next(
+        m for m in paper.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1
+    )
+    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    image = torch.randn(2, 1, 36, 40)
+    found = paper(image)
+    paper.to(memory_format=torch.contiguous_format)
+    for task, expected in paper(image).items():
+        torch.testing.assert_close(found[task], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_the_rates_reach_the_network():
     paper = FPMMultiTask(width=2, serial=(2, 2, 2), parallel=(6, 12, 18))
     first, second = (stage.pyramid for stage in paper.network.stages[:2])
