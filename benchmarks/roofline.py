@@ -50,7 +50,11 @@ OVERHEAD = 2.0
 def main() -> None:
     """Measure and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        help="[on a CPU those that suit one: a published step takes minutes]",
+    )
     parser.add_argument("--precision", help="of all steps; that of the overlay without it")
     options = parser.parse_args()
     quiet_libraries()
@@ -58,7 +62,8 @@ def main() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     measured = ceilings(device, options.rounds)
     rows = []
-    for setting in options.settings:
+    suited = [name for name in SETTINGS if device == "cuda" or "+" in name]
+    for setting in options.settings or suited:
         rows += rows_of(setting, device, options.rounds, options.precision, measured)
         print(*(summary(row) for row in rows[-2:]), sep="\n", flush=True)
     worst = min(rows, key=lambda row: row["achieved"])
