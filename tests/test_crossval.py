@@ -14,6 +14,7 @@ from filelock import FileLock
 from cardiac_mtl import slurm
 from cardiac_mtl.cli import main
 from cardiac_mtl.crossval import plan
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.study import LOST, RUNNING, STOPPED, WAITING, Job, table
 
 
@@ -216,3 +217,38 @@ def test_a_job_of_slurm_stands_as_slurm_says_and_is_not_lost_where_slurm_is_sile
         assert job.state(lambda queue=queue: queue)["state"] == expected
     job.write(state=STOPPED, slurm="7_0")
     assert job.state(lambda: {"7_0": "PENDING"})["state"] == "queued"
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """Return what makes `scontrol` fail a number of times, and a list of what it was asked."""
+    asked = tmp_path / "asked"
+
+    def fails(times):
+        asked.write_text("")
+        (tmp_path / "scontrol").write_text(f"""#!/bin/sh
+echo "$@" >> {asked}
+[ $(wc -l < {asked}) -gt {times} ] && exit
+echo "7_0-1: Requested partition\nconfiguration not available now" >&2
+exit 1
+""")
+        (tmp_path / "scontrol").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        return lambda: asked.read_text().splitlines()
+
+    return fails
+
+
+def test_a_job_is_released_though_slurm_is_busy_for_a_moment(scontrol):
+    asked = scontrol(2)
+    slurm.release("7", pauses=(0, 0, 0))
+    assert asked() == ["release 7"] * 3
+
+
+def test_a_job_that_slurm_does_not_release_says_so_in_the_words_of_slurm(scontrol):
+    asked = scontrol(9)
+    with pytest.raises(UserError) as caught:
+        slurm.release("7", pauses=(0,))
+    assert asked() == ["release 7"] * 2
+    (line,) = str(caught.value).splitlines()
+    assert "7_0-1: Requested partition configuration not available now" in line
