@@ -50,8 +50,10 @@ def test_a_grid_shares_its_folds_and_ends_in_one_report(study):
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys):
+def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys, monkeypatch):
     root, ledger = study
+    reported = []
+    monkeypatch.setattr("cardiac_mtl.reporting.run", reported.append)
     path = next(iter(sorted(ledger.glob("*-fold*.json"))))
     lost = json.loads(path.read_text()) | {"state": RUNNING}
     path.write_text(json.dumps(lost))  # as a killed process leaves it: nobody holds the lock
@@ -62,6 +64,8 @@ def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, ca
     assert shown.count("started ") == 1
     assert "4 finished" in shown
     assert len(list(root.rglob("run.json"))) == 4
+    ((_, *runs, _, _),) = reported
+    assert len(runs) == 4
 
 
 def test_another_configuration_is_another_study(hearts, tmp_path):
