@@ -10,12 +10,14 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning import Trainer
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from typing_extensions import Self, override
+
+from benchmarks.steps import EachStep
+from cardiac_mtl.contracts import Batch
 
 _SHAPES_FROM_VALUES = {"nonzero", "masked_select", "_unique2", "unique_dim", "unique_consecutive"}
 _READS = {"_local_scalar_dense", "is_nonzero", "equal"} | _SHAPES_FROM_VALUES
@@ -123,7 +125,7 @@ def _by_boolean(name: str, args: tuple[Any, ...]) -> bool:
     return any(torch.is_tensor(one) and one.dtype == torch.bool for one in args[1])
 
 
-class CountOneStep(Callback):
+class CountOneStep(EachStep):
     """Counts the second step of an epoch: the first sets optimisers up, the last is logged.
 
     It has to come first among the callbacks, so that it hears of the step before the others do.
@@ -133,21 +135,12 @@ class CountOneStep(Callback):
     census: Census
 
     @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        if batch_idx == 1:
+    def before(self, trainer: Trainer, number: int) -> None:
+        if number == 1:
             self.census = Census(trainer.optimizers).__enter__()
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if batch_idx == 1:
+    def after(self, batch: Batch, number: int) -> None:
+        if number == 1:
             self.census.__exit__()
             self.costs = self.census.costs()

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
 from typing_extensions import override
 
 from benchmarks.common import options_of, write
-from benchmarks.steps import SETTINGS, as_published, narrow, paper_and_batch, train
+from benchmarks.steps import SETTINGS, EachStep, as_published, narrow, paper_and_batch, train
 from cardiac_mtl.console import quiet_libraries
+from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.precision import suited_precision
 
@@ -73,7 +72,7 @@ def growth(setting: str) -> None:
     print(json.dumps({f"at_{step}_mib": value for step, value in watching.mib.items()}))
 
 
-class Resident(Callback):
+class Resident(EachStep):
     """Reads the resident memory after some steps.
 
     Args:
@@ -85,16 +84,9 @@ class Resident(Callback):
         self.mib: dict[int, float] = {}
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        if batch_idx + 1 in self.steps:
-            self.mib[batch_idx + 1] = resident()
+    def after(self, batch: Batch, number: int) -> None:
+        if number + 1 in self.steps:
+            self.mib[number + 1] = resident()
 
 
 def resident() -> float:
@@ -112,7 +104,7 @@ def _begin() -> None:
     keep_freed_memory()
 
 
-def _trained(config: Mapping[str, Any], steps: int, callbacks: list[Callback]) -> torch.Size:
+def _trained(config: Mapping[str, Any], steps: int, callbacks: list[EachStep]) -> torch.Size:
     """Train, and return the shape of the images."""
     configured = config.get("trainer", {}).get("precision", "32-true")
     paper, batch = paper_and_batch(config)

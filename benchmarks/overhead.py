@@ -13,10 +13,11 @@ import time
 from pathlib import Path
 
 import torch
-from lightning import Callback, LightningModule, Trainer
+from lightning import LightningModule, Trainer
 from typing_extensions import override
 
 from benchmarks.common import options_of, ratios, spread, write
+from benchmarks.steps import EachStep
 from cardiac_mtl.configuration import resolve_configs
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
@@ -25,7 +26,7 @@ from cardiac_mtl.phantom_cohort import write_cohort
 from cardiac_mtl.training import CardiacCLI
 
 
-class TakeTurns(Callback):
+class TakeTurns(EachStep):
     """Times each epoch of the command, then as many steps of the bare loop."""
 
     def __init__(self) -> None:
@@ -38,14 +39,7 @@ class TakeTurns(Callback):
         self.started = time.perf_counter()
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: object,
-        batch: Batch,
-        batch_idx: int,
-    ) -> None:
+    def after(self, batch: Batch, number: int) -> None:
         self.steps += 1
         self.batch = batch
         self.stopped = time.perf_counter()

@@ -23,8 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from lightning import Trainer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -32,7 +31,7 @@ from typing_extensions import Self, override
 
 from benchmarks.census import Census
 from benchmarks.common import options_of, spread, write
-from benchmarks.steps import SETTINGS, as_published, paper_and_batch, train
+from benchmarks.steps import SETTINGS, EachStep, as_published, paper_and_batch, train
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
@@ -221,7 +220,7 @@ LSTMS: dict[Any, Any] = {
 """LSTMs, forward and backward, by what stands for them on a CPU and in cuDNN."""
 
 
-class Step(Callback):
+class Step(EachStep):
     """Times training steps, and counts what is in one more.
 
     Args:
@@ -234,27 +233,18 @@ class Step(Callback):
         self.cost = Cost()
 
     @override
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
+    def before(self, trainer: Trainer, number: int) -> None:
         wait()
-        if batch_idx == self.rounds + 1:
+        if number == self.rounds + 1:
             self.cost.__enter__()
         self.started = time.perf_counter()
 
     @override
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def after(self, batch: Batch, number: int) -> None:
         wait()
-        if 1 <= batch_idx <= self.rounds:
+        if 1 <= number <= self.rounds:
             self.seconds.append(time.perf_counter() - self.started)
-        elif batch_idx == self.rounds + 1:
+        elif number == self.rounds + 1:
             self.cost.__exit__()
 
 

@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import Any
 
 import torch
-from lightning import Callback, LightningDataModule, Trainer
+from lightning import Callback, LightningDataModule, LightningModule, Trainer
+from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
@@ -53,6 +54,33 @@ class MadeUp(LightningDataModule):
         """Return a scale in which the made-up indices are about one."""
         count = self.batch["indices"].shape[1]
         return TargetScale(torch.zeros(count), torch.full((count,), 100.0))
+
+
+class EachStep(Callback):
+    """Hears of each training step by its number in the epoch, from 0."""
+
+    def before(self, trainer: Trainer, number: int) -> None:
+        """Do what comes before a step."""
+
+    def after(self, batch: Batch, number: int) -> None:
+        """Do what comes after a step."""
+
+    @override
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, batch_idx: int
+    ) -> None:
+        self.before(trainer, batch_idx)
+
+    @override
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: Batch,
+        batch_idx: int,
+    ) -> None:
+        self.after(batch, batch_idx)
 
 
 def configuration(setting: str, **model: Any) -> dict[str, Any]:  # noqa: ANN401 - as YAML has it

@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -101,16 +102,30 @@ def submit(file: Path) -> str:
     return done.stdout.strip().partition(";")[0]
 
 
-def release(job: str) -> None:
+def release(job: str, pauses: Sequence[float] = (1.0, 5.0)) -> None:
     """Let a job that was submitted held begin.
 
+    Args:
+        job: its number.
+        pauses: in seconds, before each further try: a controller that is busy or is being replaced
+            answers a moment later.
+
     Raises:
-        UserError: SLURM does not answer.
+        UserError: SLURM still refuses, in its own words.
     """
-    if _ask("scontrol", "release", job) is None:
-        raise UserError(
-            "SLURM took the job and does not let it begin", where=f"job {job}", fix="try again"
-        )
+    for pause in (*pauses, None):
+        try:
+            _order("scontrol", "release", job)
+        except _RefusalError as refusal:
+            if pause is None:
+                raise UserError(
+                    f"SLURM does not let it begin: {refusal}",
+                    where=f"job {job}",
+                    fix="ask for what the cluster has, or try again",
+                ) from refusal
+            time.sleep(pause)
+        else:
+            return
 
 
 def cancel(job: str) -> None:
@@ -158,8 +173,27 @@ def _state(job: str) -> str:
 
 
 def _ask(*command: str) -> str | None:
+    """Return what a command of SLURM prints; None when it fails."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
+        return _order(*command)
+    except _RefusalError:
         return None
-    return done.stdout if done.returncode == 0 else None
+
+
+class _RefusalError(Exception):
+    """What SLURM says when it does not do as it is told."""
+
+
+def _order(*command: str) -> str:
+    """Return what a command of SLURM prints.
+
+    Raises:
+        _RefusalError: it fails, or takes more than a minute.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
+    except subprocess.CalledProcessError as error:
+        raise _RefusalError(" ".join(error.stderr.split()) or str(error)) from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise _RefusalError(str(error)) from error
+    return done.stdout

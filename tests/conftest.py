@@ -25,6 +25,21 @@ def seeded():
     torch.manual_seed(0)
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Have `test` and `report` leave pictures empty: drawing takes most of their time."""
+
+    def leave_empty(picture, folder):
+        path = folder / f"{picture.name}.svg"
+        path.write_text("<svg/>")
+        path.with_suffix(".png").touch()
+        return path
+
+    for name in ("overlay", "curves"):
+        monkeypatch.setattr(f"cardiac_mtl.testing.{name}", lambda path, *_, **__: path.touch())
+    monkeypatch.setattr("cardiac_mtl.reporting.save", leave_empty)
+
+
 @pytest.fixture(scope="session")
 def lvsc(tmp_path_factory):
     """An LVSC folder of six phantom patients with two phases."""

@@ -14,6 +14,7 @@ from filelock import FileLock
 from cardiac_mtl import slurm
 from cardiac_mtl.cli import main
 from cardiac_mtl.crossval import plan
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.study import LOST, RUNNING, STOPPED, WAITING, Job, table
 
 
@@ -49,8 +50,10 @@ def test_a_grid_shares_its_folds_and_ends_in_one_report(study):
 
 
 @pytest.mark.slow
-def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys):
+def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys, monkeypatch):
     root, ledger = study
+    reported = []
+    monkeypatch.setattr("cardiac_mtl.reporting.run", reported.append)
     path = next(iter(sorted(ledger.glob("*-fold*.json"))))
     lost = json.loads(path.read_text()) | {"state": RUNNING}
     path.write_text(json.dumps(lost))  # as a killed process leaves it: nobody holds the lock
@@ -61,6 +64,8 @@ def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, ca
     assert shown.count("started ") == 1
     assert "4 finished" in shown
     assert len(list(root.rglob("run.json"))) == 4
+    ((_, *runs, _, _),) = reported
+    assert len(runs) == 4
 
 
 def test_another_configuration_is_another_study(hearts, tmp_path):
@@ -216,3 +221,38 @@ def test_a_job_of_slurm_stands_as_slurm_says_and_is_not_lost_where_slurm_is_sile
         assert job.state(lambda queue=queue: queue)["state"] == expected
     job.write(state=STOPPED, slurm="7_0")
     assert job.state(lambda: {"7_0": "PENDING"})["state"] == "queued"
+
+
+@pytest.fixture
+def scontrol(tmp_path, monkeypatch):
+    """Return what makes `scontrol` fail a number of times, and a list of what it was asked."""
+    asked = tmp_path / "asked"
+
+    def fails(times):
+        asked.write_text("")
+        (tmp_path / "scontrol").write_text(f"""#!/bin/sh
+echo "$@" >> {asked}
+[ $(wc -l < {asked}) -gt {times} ] && exit
+echo "7_0-1: Requested partition\nconfiguration not available now" >&2
+exit 1
+""")
+        (tmp_path / "scontrol").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        return lambda: asked.read_text().splitlines()
+
+    return fails
+
+
+def test_a_job_is_released_though_slurm_is_busy_for_a_moment(scontrol):
+    asked = scontrol(2)
+    slurm.release("7", pauses=(0, 0, 0))
+    assert asked() == ["release 7"] * 3
+
+
+def test_a_job_that_slurm_does_not_release_says_so_in_the_words_of_slurm(scontrol):
+    asked = scontrol(9)
+    with pytest.raises(UserError) as caught:
+        slurm.release("7", pauses=(0,))
+    assert asked() == ["release 7"] * 2
+    (line,) = str(caught.value).splitlines()
+    assert "7_0-1: Requested partition configuration not available now" in line

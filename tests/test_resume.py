@@ -106,6 +106,7 @@ def test_a_run_that_is_killed_goes_on_as_if_it_was_not(straight, hearts, tmp_pat
     assert not left
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_every_experiment_goes_on_bit_for_bit(experiment_of_class, small_data, tmp_path):
     more = [*small_data(experiment_of_class), "--data.augmentation.probability", "0.5"]
     given, calm = (

@@ -1,6 +1,8 @@
 """From configuration to run directory, on phantoms: fit, validate, test, predict, and refusals."""
 
 import json
+import re
+from functools import cache
 
 import nibabel as nib
 import numpy as np
@@ -11,6 +13,7 @@ import yaml
 
 from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
+from cardiac_mtl.configuration import read_yaml
 from cardiac_mtl.report.gallery import choose
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
 from data_modules.splits import read_splits
@@ -116,6 +119,7 @@ def test_test_writes_rows_table_and_pictures(run, capsys):
     assert "n (missed/false/empty)" in shown
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_test_twice_gives_the_same_rows(run):
     tables = []
     for batch_size in ("4", "7"):
@@ -175,25 +179,44 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("experiment", [path.stem for path in experiments()])
-def test_every_experiment_trains_and_tests(experiment, small_data, tmp_path):
-    words = ["fit", "--config", experiment, *QUICK, "--data.fold", "1", *small_data(experiment)]
-    assert main([*words, "--data.num_folds", "3", "--run_root", str(tmp_path)]) == 0
-    assert main(["test", "--run", str(tmp_path)]) == 0
-    (cases,) = tmp_path.rglob("cases.csv")
-    (checkpoint,) = tmp_path.rglob("best.ckpt")
-    fold = torch.load(checkpoint, weights_only=True)[PROVENANCE]["fold"]
-    split = read_splits(cases.with_name("splits.json"), without_val=True)[fold]
+def one_of_a_kind():
+    """Return the first experiment of each kind: the others differ from it in numbers alone."""
+    kinds = {}
+    for path in experiments():
+        config = read_yaml(path)
+        described = json.dumps([config["model"], config["data"]])
+        kinds.setdefault(re.sub(r"\b[\d.]+", "0", described), path.stem)
+    return sorted(kinds.values())
+
+
+@pytest.fixture(scope="module")
+def tested(small_data, tmp_path_factory):
+    """Return the maker of runs that were trained and tested, one an experiment."""
+
+    @cache
+    def run(experiment):
+        root = tmp_path_factory.mktemp("tested")
+        words = ["fit", "--config", experiment, *QUICK, "--data.fold", "1", "--data.num_folds", "3"]
+        assert main([*words, *small_data(experiment), "--run_root", str(root)]) == 0
+        assert main(["test", "--run", str(root)]) == 0
+        (identity,) = root.rglob(IDENTITY)
+        return identity.parent
+
+    return run
+
+
+@pytest.mark.parametrize("experiment", one_of_a_kind())
+def test_every_experiment_trains_and_tests(experiment, tested):
+    run = tested(experiment)
+    fold = torch.load(run / BEST, weights_only=True)[PROVENANCE]["fold"]
+    split = read_splits(run / "splits.json", without_val=True)[fold]
     assert fold == (0 if "weak_transfer" in experiment else 1)
     assert len(split.test) > 1
-    assert set(pd.read_csv(cases)["patient_id"]) == set(split.test)
+    assert set(pd.read_csv(run / "cases.csv")["patient_id"]) == set(split.test)
 
 
-def test_a_test_of_infarcts_leaves_pixels_loops_and_feature_maps(cines, small_data, tmp_path):
-    words = ["fit", "--config", "mutgan", *QUICK, *small_data("mutgan"), "--data.num_folds", "3"]
-    assert main([*words, "--run_root", str(tmp_path)]) == 0
-    assert main(["test", "--run", str(tmp_path)]) == 0
-    (run,) = (path.parent for path in tmp_path.rglob("pixels.csv"))
+def test_a_test_of_infarcts_leaves_pixels_loops_and_feature_maps(cines, tested, tmp_path):
+    run = tested("mutgan")
     pixels, slices = (pd.read_csv(run / f"{name}.csv") for name in ("pixels", "slices"))
     # every pixel of every slice once; in the wall those that the reference has there
     region = pixels[pixels["pixels"] == "whole region"]
@@ -209,9 +232,9 @@ def test_a_test_of_infarcts_leaves_pixels_loops_and_feature_maps(cines, small_da
     assert maps <= loops <= shown
     assert maps
     image = next(cines.glob("*_image.nii.gz"))
-    words = ["predict", "--run", str(run), "--input", str(image), "--output", str(tmp_path / "new")]
+    words = ["predict", "--run", str(run), "--input", str(image), "--output", str(tmp_path)]
     assert main(words) == 0
-    assert len(list((tmp_path / "new").glob("*_loop.gif"))) == 1
+    assert len(list(tmp_path.glob("*_loop.gif"))) == 1
 
 
 def test_a_dry_run_of_every_experiment_ends_well_and_keeps_nothing(
@@ -237,6 +260,7 @@ def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_p
     assert set(pd.read_csv(run / "slices.csv")["protocol"]) == {"paper_optimistic"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_without_validation_patients_the_last_epoch_is_kept_and_said(
     lvsc, tmp_path, capsys, monkeypatch
 ):

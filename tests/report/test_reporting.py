@@ -106,6 +106,7 @@ def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
     assert len(error.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
     source = tmp_path / "cases.csv"
     source.write_text("case_id,scanner\n" + "".join(f"p{k},{'AB'[k % 2]}\n" for k in range(1, 7)))

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A real SLURM cluster of one node on this machine, for tests/slurm; needs root, and Debian's
-# slurm-wlm and munge.
+# slurm-wlm and munge. The node has two processors whatever the machine has: the tests run two tasks
+# at a time (and `nproc` would say 1 wherever OMP_NUM_THREADS=1 is set).
 #
 #   cluster.sh start FOLDER    # prints what to set: SLURM_CONF
 #   cluster.sh stop FOLDER
@@ -36,7 +37,8 @@ SlurmctldTimeout=10
 SlurmdTimeout=10
 KillWait=5
 MinJobAge=300
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=4000 State=UNKNOWN
+SlurmdParameters=config_overrides
+NodeName=$host NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
   mkdir -p /run/munge && chown munge: /run/munge

@@ -15,7 +15,7 @@ import torch
 from cardiac_mtl.runs import LAST
 
 SCRIPT = Path(__file__).with_name("cluster.sh")
-PATIENCE = 900
+PATIENCE = 300
 
 pytestmark = [
     pytest.mark.cluster,
@@ -176,11 +176,19 @@ def test_a_run_may_have_several_tasks(cluster, hearts, tmp_path):
     assert (run / "cases.csv").is_file()
 
 
-def test_what_slurm_refuses_is_one_line(cluster, hearts, tmp_path):
-    given = words(hearts, tmp_path, "--launcher", "slurm", "--partition", "nowhere")
-    process = start(given, cluster)
-    shown, _ = process.communicate(timeout=60)
+@pytest.mark.parametrize(
+    ("more", "words_of_slurm"),
+    [
+        (["--partition", "nowhere"], "invalid partition"),
+        (["--sbatch=--ntasks-per-node=3"], "Requested partition configuration not available"),
+    ],
+)
+def test_what_slurm_refuses_is_one_line(cluster, hearts, tmp_path, more, words_of_slurm):
+    ask = Study(tmp_path, cluster).ask
+    before = ask("squeue", "--noheader", "--format=%A").split()
+    process = start(words(hearts, tmp_path, "--launcher", "slurm", *more), cluster)
+    shown, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 2
     (line,) = shown.splitlines()
-    assert "sbatch refuses it" in line
-    assert "invalid partition" in line
+    assert words_of_slurm in line
+    assert set(ask("squeue", "--noheader", "--format=%A").split()) <= set(before)
