@@ -25,7 +25,14 @@ from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.figures import curves, feature_maps, overlay
 from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
 from cardiac_mtl.report.loops import film, write_loop
-from cardiac_mtl.report.tables import in_markdown, index_summary, summary, to_markdown, to_text
+from cardiac_mtl.report.tables import (
+    class_summary,
+    in_markdown,
+    index_summary,
+    summary,
+    to_markdown,
+    to_text,
+)
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
@@ -81,15 +88,18 @@ class TestOutputs(Callback):
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
         markdown, text = to_markdown(results), to_text(results)
+        further = [class_summary(frames.labels)]
         if _finds_infarcts(data):
             infos = [table.iloc[case.row] for case in cases]
             of_cases = [_infarct(*pair, data) for pair in zip(cases, infos, strict=True)]
             indices, pixels = (pd.concat(frames) for frames in zip(*of_cases, strict=True))
             for name, frame in (("indices", indices), ("pixels", pixels)):
                 write_csv(self.run / f"{name}.csv", frame.assign(protocol=self.protocol))
-            errors = index_summary(indices)
-            markdown += "\n" + in_markdown(errors) + "\n"
-            text += "\n\n" + errors.to_string(index=False)
+            further.append(index_summary(indices))
+        for rows in further:
+            if len(rows):
+                markdown += "\n" + in_markdown(rows) + "\n"
+                text += "\n\n" + rows.to_string(index=False)
         (self.run / "table.md").write_text(markdown, encoding="utf-8")
         names = [(str(table.iloc[case.row]["case_id"]), _shown(case, data)) for case in cases]
         write_gallery(self.run / FOLDER, frames.cases, names)

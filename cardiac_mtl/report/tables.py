@@ -4,7 +4,8 @@ from typing import Any
 
 import pandas as pd
 
-from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.contracts import HONEST, UNLABELLED
+from cardiac_mtl.metrics.classification import confusion, roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.report.methods import in_words
 
@@ -68,6 +69,38 @@ def index_summary(indices: pd.DataFrame) -> pd.DataFrame:
             row[heading] = f"{errors.mean():.2f}±{errors.std():.2f}" if len(errors) > 1 else ""
             row[f"{heading}, slices"] = str(len(errors))
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def class_summary(labels: pd.DataFrame) -> pd.DataFrame:
+    """Rate the calls of images, each class as the positive one in turn, as text.
+
+    Args:
+        labels: rows of `labels.csv`; images without a true class are left out.
+
+    Returns:
+        A row at a threshold of one half, and one at that of the run where it is another.
+    """
+    rows = []
+    for _, of_class in labels[labels["is_class"] != UNLABELLED].groupby("class"):
+        name, threshold = of_class["class_name"].iloc[0], float(of_class["threshold"].iloc[0])
+        true, probability = of_class["is_class"].to_numpy(int), of_class["probability"].to_numpy()
+        scores = {"0.5": probability}
+        if threshold != 0.5:
+            scores[f"{threshold:.3g}, chosen"] = of_class["called"].to_numpy(float)
+        for above, score in scores.items():
+            found = confusion(score, true)
+            rows.append(
+                {
+                    "positive class": name,
+                    "images (of it)": f"{len(true)} ({true.sum()})",
+                    "AUC": f"{roc(probability, true).area:.3f}",
+                    "above": above,
+                    "accuracy": f"{found.accuracy:.3f}",
+                    "sensitivity": f"{found.sensitivity:.3f}",
+                    "specificity": f"{found.specificity:.3f}",
+                }
+            )
     return pd.DataFrame(rows)
 
 

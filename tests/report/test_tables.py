@@ -5,7 +5,8 @@ import math
 import pandas as pd
 import pytest
 
-from cardiac_mtl.report.tables import summary, to_markdown, to_text
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.report.tables import class_summary, summary, to_markdown, to_text
 
 
 @pytest.fixture
@@ -99,3 +100,42 @@ def test_regressed_areas_have_their_column_where_there_are_some(rows):
     slices["regressed_area_error_mm2"] = [4.0, 999.0, 6.0]
     assert "regr. mm2" in to_text(summary(cases, slices))
     assert "5±1" in to_text(summary(cases, slices))
+
+
+def images(**columns):
+    """Five images, the last without a true class; both classes' rows of `labels.csv`."""
+    second = pd.DataFrame(
+        {
+            "class": "1",
+            "class_name": "diseased",
+            "is_class": [1, 1, 0, 0, UNLABELLED],
+            "probability": [0.9, 0.3, 0.4, 0.1, 0.5],
+            "threshold": 0.2,
+            "called": [1, 1, 1, 0, 1],
+        }
+    ).assign(**columns)
+    first = second.assign(
+        **{"class": "0"},
+        class_name="healthy",
+        is_class=[0, 0, 1, 1, UNLABELLED],
+        probability=1 - second["probability"],
+        threshold=1 - second["threshold"],
+        called=1 - second["called"],
+    )
+    return pd.concat([first, second])
+
+
+def test_the_calls_of_either_class_are_rated_at_one_half_and_at_the_threshold_of_the_run():
+    table = class_summary(images()).set_index(["positive class", "above"])
+    assert set(table["images (of it)"]) == {"4 (2)"}
+    assert set(table["AUC"]) == {"0.750"}  # of four pairs the one of 0.3 and 0.4 is wrong
+    rates = ["accuracy", "sensitivity", "specificity"]
+    assert table.loc[("diseased", "0.5"), rates].tolist() == ["0.750", "0.500", "1.000"]
+    assert table.loc[("diseased", "0.2, chosen"), rates].tolist() == ["0.750", "1.000", "0.500"]
+    assert table.loc[("healthy", "0.8, chosen"), rates].tolist() == ["0.750", "0.500", "1.000"]
+
+
+def test_a_run_that_calls_at_one_half_has_one_row_a_class_and_a_run_without_classes_none():
+    table = class_summary(images(threshold=0.5, called=[1, 0, 0, 0, 0]))
+    assert table["above"].tolist() == ["0.5", "0.5"]
+    assert class_summary(images().head(0)).empty
