@@ -157,10 +157,12 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
             for phase, chosen in phases_of(of_label):
                 for measure in COMPARED:
                     one, two = (chosen[f"{measure}_{k}"].to_numpy(float) for k in (1, 2))
+                    gaps = (two - one)[np.isfinite(two - one)]
+                    if not len(gaps):
+                        continue
                     patients = chosen["patient_id_1"].to_numpy()
                     test = paired_test(two, one, clusters=patients)
                     interval = bootstrap_mean(two - one, clusters=patients)
-                    gaps = (two - one)[np.isfinite(two - one)]
                     rows.append(
                         {
                             "first": first.name,
@@ -170,7 +172,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                             "measure": MEASURES[measure],
                             "volumes": len(gaps),
                             "patients": test.n,
-                            "difference": float(gaps.mean()) if len(gaps) else np.nan,
+                            "difference": float(gaps.mean()),
                             "low": interval.low,
                             "high": interval.high,
                             "p_wilcoxon": test.p_wilcoxon,

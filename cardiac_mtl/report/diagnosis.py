@@ -1,6 +1,7 @@
 """Rows of `labels.csv` to tables: what images are called, at one half and at a chosen threshold."""
 
 from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any, Final
 
 import numpy as np
@@ -9,7 +10,13 @@ from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.calls import telling_cases
-from cardiac_mtl.metrics.classification import bootstrap_auc, precision_recall, reliability, roc
+from cardiac_mtl.metrics.classification import (
+    bootstrap_auc,
+    bootstrap_auc_difference,
+    precision_recall,
+    reliability,
+    roc,
+)
 from cardiac_mtl.metrics.statistics import bootstrap_sums
 from cardiac_mtl.report.activations import activation_file, in_words
 from cardiac_mtl.report.canvas import Photo
@@ -78,6 +85,54 @@ def curves_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown = numbers_shown(table.drop(columns=["AUC_low", "AUC_high"]))
     columns = (table[f"AUC{end}"] for end in ("", "_low", "_high"))
     shown["AUC"] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+    return shown
+
+
+def auc_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
+    """Compare the areas of every pair of methods on the images that both have called.
+
+    Returns:
+        Areas of both, and second minus first with its 95 % interval by patients. Seeds of one
+        experiment are not compared with each other.
+    """
+    rows = []
+    for first, second in combinations([method for method in methods if len(method.labels)], 2):
+        if first.family and first.family == second.family:
+            continue
+        before, after = (m.labels[m.labels["class"] == "1"] for m in (first, second))
+        merged = before.merge(after, on=["case_id", "slice"], suffixes=("_1", "_2"))
+        if merged.empty:
+            continue
+        one, two = (merged[f"probability_{k}"].to_numpy(float) for k in (1, 2))
+        label, patients = merged["is_class_1"].to_numpy(int), merged["patient_id_1"].to_numpy(str)
+        areas = [roc(probability, label).area for probability in (one, two)]
+        interval = bootstrap_auc_difference(one, two, label, patients)
+        rows.append(
+            {
+                "first": first.name,
+                "second": second.name,
+                "images": int((label != UNLABELLED).sum()),
+                "patients": len(set(patients)),
+                "AUC_first": areas[0],
+                "AUC_second": areas[1],
+                "difference": areas[1] - areas[0],
+                "low": interval.low,
+                "high": interval.high,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def auc_comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay pairs of areas out."""
+    shown = pd.DataFrame({"second minus first": table["second"] + " - " + table["first"]})
+    shown[["images", "patients"]] = table[["images", "patients"]]
+    for heading, column in (("AUC, first", "AUC_first"), ("AUC, second", "AUC_second")):
+        shown[heading] = table[column].map("{:.3f}".format)
+    shown["difference [95 %]"] = [
+        f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
+        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
+    ]
     return shown
 
 

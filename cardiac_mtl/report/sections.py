@@ -83,7 +83,7 @@ def _results(volumes: pd.DataFrame, drawn: Drawn) -> Section:
             "results",
             "Volumes",
             "Mean ± SD over volumes [95 % bootstrap interval by patients]. A missed or false "
-            " structure scores 0 and the diagonal of its image, and is counted; where "
+            "structure scores 0 and the diagonal of its image, and is counted; where "
             "both masks are empty nothing is defined, and it is counted. Distances in mm, "
             "surface Dice at the tolerance in the rows.",
             volumes,
@@ -316,6 +316,14 @@ def _classification(methods: Sequence[Method], drawn: Drawn) -> Section:
                 "recall, folds pooled; ECE over ten bins of equal width.",
                 diagnosis.curves_of(methods),
                 diagnosis.curves_shown,
+            ),
+            *_table(
+                "auc_comparisons",
+                "Paired areas",
+                "Areas under ROC on the images that both have called, folds pooled, and second "
+                "minus first [95 % bootstrap interval by patients, both on the same draws].",
+                diagnosis.auc_comparisons(methods),
+                diagnosis.auc_comparisons_shown,
             ),
         ],
         _of(drawn, "classification"),

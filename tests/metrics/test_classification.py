@@ -14,6 +14,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 from cardiac_mtl.metrics.classification import (
     best_threshold,
     bootstrap_auc,
+    bootstrap_auc_difference,
     confusion,
     precision_recall,
     reliability,
@@ -228,3 +229,20 @@ def test_without_both_classes_the_auc_has_no_interval():
     assert np.isnan(
         bootstrap_auc(np.array([0.2, 0.7]), np.array([1, 1]), np.array(["a", "b"]))
     ).all()
+
+
+def test_the_interval_of_a_difference_draws_the_same_patients_for_both():
+    """Against scikit-learn, as above."""
+    (first, label), (second, _) = cases(3, n=60), cases(4, n=60)
+    second = (second + first) / 2
+    patients = np.repeat(np.arange(20), 3)
+    interval = bootstrap_auc_difference(first, second, label, patients)
+    drawn = np.random.default_rng(0).multinomial(20, np.full(20, 1 / 20), size=1000)
+    gaps = [
+        metrics.roc_auc_score(label, second, sample_weight=times[patients])
+        - metrics.roc_auc_score(label, first, sample_weight=times[patients])
+        for times in drawn
+    ]
+    np.testing.assert_allclose(interval, np.quantile(gaps, (0.025, 0.975)), atol=1e-12)
+    assert bootstrap_auc_difference(first, first, label, patients) == (0, 0)
+    assert np.isnan(bootstrap_auc_difference(first, second, np.ones(60, int), patients)).all()

@@ -130,6 +130,28 @@ def test_areas_need_no_threshold(folds):
     assert ((table["AUC_low"] < expected) & (expected < table["AUC_high"])).all()
 
 
+def test_areas_are_compared_on_the_images_of_both(folds, tmp_path):
+    method, truth, probability, _ = folds
+    rows, *_ = labels_of(0, 0.5)
+    other = rows.assign(probability=1 - rows["probability"])
+    second = Method("fpm_vgg16", [a_run(tmp_path / "other", other)], "maps")
+    (row,) = diagnosis.auc_comparisons([method, second]).to_dict("records")
+    area = roc_auc_score(truth[:30], probability[:30])  # those of fold 0, which alone both have
+    assert (row["images"], row["patients"]) == (30, 15)
+    assert row["AUC_first"] == pytest.approx(area, abs=1e-6)
+    assert row["difference"] == pytest.approx(1 - 2 * area, abs=1e-6)
+    assert row["low"] < row["difference"] < row["high"]
+    (shown,) = diagnosis.auc_comparisons_shown(pd.DataFrame([row])).to_dict("records")
+    assert shown["second minus first"] == "fpm_vgg16 - fpm"
+
+
+def test_seeds_and_methods_without_a_shared_image_are_not_compared(tmp_path):
+    runs = [a_run(tmp_path / str(seed), labels_of(seed, 0.5)[0]) for seed in (0, 0, 1)]
+    seeds = [Method(f"fpm, seed {k}", [run], family="fpm") for k, run in enumerate(runs[:2])]
+    assert diagnosis.auc_comparisons(seeds).empty
+    assert diagnosis.auc_comparisons([seeds[0], Method("elsewhere", [runs[2]])]).empty
+
+
 def test_without_classes_there_is_no_table(tmp_path):
     none = [Method("fpm_unet", [a_run(tmp_path)])]
     for make in (diagnosis.operating_points, diagnosis.confusions, diagnosis.curves_of):
