@@ -139,18 +139,9 @@ def test_losses_fall_on_one_batch():
     assert history[-1][1] < 0.1 * history[0][1]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [lambda: FPMMultiTask(width=2), lambda: T1Baseline("unet", width=2)],
-    ids=["fpm", "unet"],
-)
-def test_the_memory_format_changes_no_number(make):
+def test_the_memory_format_changes_no_number():
     torch.manual_seed(0)
-    paper = make().eval()
-    convolution = next(
-        m for m in paper.modules() if isinstance(m, torch.nn.Conv2d) and m.in_channels > 1
-    )
-    assert convolution.weight.is_contiguous(memory_format=torch.channels_last)
+    paper = FPMMultiTask(width=2).eval()
     image = torch.randn(2, 1, 36, 40)
     found = paper(image)
     paper.to(memory_format=torch.contiguous_format)

@@ -93,3 +93,11 @@ def test_the_checkpoint_is_selected_on_validation(paper):
     name, mode = paper.monitor
     assert name.startswith("val/")
     assert mode in {"min", "max"}
+
+
+def test_no_network_with_channels_last_has_strided_1x1_convolutions(paper):
+    """Their backward pass writes beyond its memory where channels are few: oneDNN issue 6035."""
+    convolutions = [m for m in paper.modules() if isinstance(m, torch.nn.Conv2d)]
+    channels_last = any(not layer.weight.is_contiguous() for layer in convolutions)
+    strided = any(m.kernel_size == (1, 1) and m.stride != (1, 1) for m in convolutions)
+    assert not (channels_last and strided)
