@@ -147,8 +147,8 @@ class FPMMultiTask(T1Tasks):
         self.network = FPMNet(
             width, serial, parallel, dac_share, dac_bn, "mask" in tasks, "label" in tasks
         )
-        # a sixth faster on a CPU. Not for the baselines: with channels last oneDNN writes beyond its
-        # memory in strided 1x1 convolutions of few channels (oneDNN issue 6035)
+        # A sixth faster on a CPU. Not for the baselines: with channels last oneDNN writes beyond
+        # its memory in strided 1x1 convolutions of few channels (oneDNN issue 6035)
         self.to(memory_format=torch.channels_last)
 
     @override
