@@ -52,6 +52,7 @@ _ONE_STEP = {
     "trainer.max_epochs": 1,
     "trainer.limit_train_batches": 1,
     "trainer.limit_val_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
     "trainer.accelerator": "cpu",
     "data.batch_size": 2,
 }
