@@ -1,0 +1,304 @@
+"""Prediction of a 4-D study on a CPU, from files to files: ours against nnU-Net v2.
+
+    python -m benchmarks prediction --nnunet BIN [--experiment mtn_uncertainty] [--rounds 5]
+
+BIN is the folder of commands of an environment that has nnunetv2; ours never needs it. The study is
+a phantom of 12 slices of 256 x 256 and 25 phases: one 4-D file for `cardiac-mtl predict`, the same
+voxels as 25 files for `nnUNetv2_predict`. Each time a new process, from before it starts to its
+end: imports, weights, reading, resampling, network, masks on the grid of the files.
+
+- Ours also keeps the largest component and writes `predictions.csv` with the areas of each slice.
+  It takes the window of its experiment, 192 x 192 pixels of 1.5625 mm, not the whole image.
+- nnU-Net: configuration 2d as it plans it for six phantom hearts of one phase, one fold in place
+  of its five, float32 as ours. Its defaults, which mirror along both axes; and `--disable_tta`.
+  Its worker processes are its own default; `nnUNet_npp` and `nnUNet_nps` set them otherwise.
+
+Both have the threads that torch takes here (`OMP_NUM_THREADS` sets them); nnU-Net's own limit of
+eight is lifted. Neither is trained: nnU-Net has its initial weights, ours took one step.
+`--experiment` takes overlays too, as `mtn_uncertainty+cpu_small`.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import nibabel as nib
+import numpy as np
+import torch
+
+from benchmarks.common import options_of, paired, ratios, spread, write
+from cardiac_mtl.contracts import CineStudy
+from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantoms.cohort import make_cohort
+from cardiac_mtl.prediction import Predictor
+from cardiac_mtl.runs import BEST, find_run
+from data_modules import manifest
+from data_modules.nifti import TOLERANCE, load_nifti
+
+SEED = 14
+"""Of the study: the first whose patient has 12 slices of 256 x 256."""
+PATIENTS = 6
+"""Of the cohort that nnU-Net plans for, and that ours takes its step on."""
+_COMMAND = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
+_OURS = [sys.executable, "-c", _COMMAND]
+_ONE_STEP = {
+    "trainer.max_epochs": 1,
+    "trainer.limit_train_batches": 1,
+    "trainer.limit_val_batches": 1,
+    "trainer.check_val_every_n_epoch": 1,
+    "trainer.accelerator": "cpu",
+    "data.batch_size": 2,
+}
+_INITIAL_WEIGHTS = """
+import json, sys
+from importlib.metadata import version
+from pathlib import Path
+import torch
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+read = {name: json.loads((Path(sys.argv[1]) / name).read_text())
+        for name in ("nnUNetPlans.json", "dataset.json")}
+plans, dataset = read.values()
+trainer = nnUNetTrainer({**plans, "continue_training": False}, "2d", 0, dataset,
+                        device=torch.device("cpu"))
+trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # else nothing is mirrored
+trainer.initialize()
+model = Path(trainer.output_folder_base)
+trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
+(model / "plans.json").write_text(json.dumps(plans))
+(model / "dataset.json").write_text(json.dumps(dataset))
+planned = trainer.configuration_manager
+print(json.dumps({
+    "versions": {name: version(name) for name in ("nnunetv2", "torch")},
+    "parameters": sum(p.numel() for p in trainer.network.parameters()),
+    "patch": [int(n) for n in planned.patch_size],
+    "spacing_mm": [float(x) for x in planned.spacing],
+    "mirrored_axes": [int(n) for n in trainer.inference_allowed_mirroring_axes],
+}))
+"""
+
+
+def main() -> None:
+    """Make the study and both models, measure, check and write."""
+    parser = options_of(__doc__)
+    parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
+    parser.add_argument("--experiment", default="mtn_uncertainty")
+    parser.add_argument("--phases", type=int, default=25)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        study = make_study(options.phases)
+        files = write_study(root / "study", study)
+        theirs = NNUNet(root / "nnunet", options.nnunet.absolute(), files)
+        ours = Ours(root / "ours", options.experiment, files.cine)
+        measured = paired(
+            options.rounds,
+            {
+                "ours": ours.predict,
+                "nnunet": theirs.predict,
+                "nnunet_without_mirroring": lambda: theirs.predict("--disable_tta"),
+            },
+        )
+    write(
+        "prediction",
+        {
+            "experiment": options.experiment,
+            "study": {"shape": study.image.shape, "spacing_mm": spacing_of(study)},
+            "nnunet_over_ours": ratios(measured["nnunet"], measured["ours"]),
+            "nnunet_without_mirroring_over_ours": ratios(
+                measured["nnunet_without_mirroring"], measured["ours"]
+            ),
+            **{f"{name}_s": spread(times) for name, times in measured.items()},
+            "ours": ours.described,
+            "nnunet": theirs.described,
+        },
+        options,
+        variant=options.experiment,
+    )
+
+
+class Files(NamedTuple):
+    """One study, twice."""
+
+    cine: Path
+    """A 4-D file."""
+    volumes: Path
+    """A folder with a file for each phase, as nnU-Net names them."""
+
+
+class Ours:
+    """A run of one step.
+
+    Args:
+        root: folder to fill.
+        experiment: one of `mtn_*`, with overlays after `+`.
+        cine: the 4-D file to predict.
+    """
+
+    def __init__(self, root: Path, experiment: str, cine: Path) -> None:
+        self.root, self.cine = root, cine
+        root.mkdir()
+        write_cohort("lvsc", root / "hearts", PATIENTS, seed=0, phases=1)
+        given = {"data.root": root / "hearts", "data.cache_dir": root / "cache"}
+        words = [f"--config={name}" for name in experiment.split("+")]
+        words += [f"--{key}={value}" for key, value in (_ONE_STEP | given).items()]
+        timed([*_OURS, "fit", *words, f"--run_root={root / 'runs'}"], root / "fit.log")
+        self.run = find_run(root / "runs")
+        predictor = Predictor(self.run, self.run / BEST, "cpu")
+        self.described = {
+            "parameters": sum(p.numel() for p in predictor.paper.parameters()),
+            "window": list(predictor.data.matrix),
+            "spacing_mm": predictor.data.spacing_mm,
+        }
+
+    def predict(self) -> float:
+        """Return the seconds of one prediction."""
+        with tempfile.TemporaryDirectory(dir=self.root) as out:
+            words = ["--run", str(self.run), "--input", str(self.cine), "--output", out]
+            log = self.root / "predict.log"
+            seconds = timed([*_OURS, "predict", *words, "--device", "cpu"], log)
+            check([*Path(out).glob("*_mask.nii.gz")], self.cine)
+        return seconds
+
+
+class NNUNet:
+    """A model of nnU-Net with its initial weights.
+
+    Args:
+        root: folder to fill.
+        commands: folder of nnU-Net's commands and of its Python.
+        files: to predict.
+    """
+
+    def __init__(self, root: Path, commands: Path, files: Files) -> None:
+        self.root, self.commands, self.files = root, commands, files
+        folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed")}
+        folders["nnUNet_results"] = root / "results"
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+        self.environment |= {name: str(folder) for name, folder in folders.items()}
+        self.environment["nnUNet_def_n_proc"] = str(torch.get_num_threads())
+        name = "Dataset001_hearts"
+        write_raw(folders["nnUNet_raw"] / name, make_cohort(PATIENTS, phases=1, seed=0))
+        plan = ["-d", "1", "-c", "2d", "-npfp", "1", "-np", "1"]
+        self._timed("nnUNetv2_plan_and_preprocess", *plan)
+        prepared = folders["nnUNet_preprocessed"] / name
+        self._timed("python", "-c", _INITIAL_WEIGHTS, str(prepared))
+        self.described = json.loads(self.log.read_text(encoding="utf-8").splitlines()[-1])
+
+    def predict(self, *words: str) -> float:
+        """Return the seconds of one prediction."""
+        with tempfile.TemporaryDirectory(dir=self.root) as out:
+            files = ["-i", str(self.files.volumes), "-o", out]
+            model = ["-d", "1", "-c", "2d", "-f", "0", "-device", "cpu"]
+            seconds = self._timed("nnUNetv2_predict", *files, *model, *words)
+            check([*Path(out).glob("*.nii.gz")], self.files.cine)
+        return seconds
+
+    @property
+    def log(self) -> Path:
+        """What the latest command said."""
+        return self.root / "nnunet.log"
+
+    def _timed(self, command: str, *words: str) -> float:
+        return timed([str(self.commands / command), *words], self.log, self.environment)
+
+
+def make_study(phases: int) -> CineStudy:
+    """Return the phantom to predict, (T, 12, 256, 256)."""
+    (study,) = make_cohort(1, phases, SEED)
+    return study
+
+
+def spacing_of(study: CineStudy) -> list[float]:
+    """Return the millimetres between slices, rows and columns."""
+    return np.linalg.norm(study.affine[:3, :3], axis=0)[::-1].round(4).tolist()
+
+
+def write_study(root: Path, study: CineStudy) -> Files:
+    """Write a study as one 4-D file and as a file for each phase, without masks."""
+    written = write_volumes(root, [study])
+    volumes = root / "volumes"
+    volumes.mkdir()
+    for number, (image, _) in enumerate(written):
+        image.rename(volumes / channel_of(number))
+    cine = root / "study.nii.gz"
+    images = [load_nifti(path) for path in sorted(volumes.iterdir())]
+    voxels = np.stack([np.asarray(image.dataobj) for image in images], axis=-1)
+    nib.nifti1.Nifti1Image(voxels, images[0].affine).to_filename(cine)
+    return Files(cine, volumes)
+
+
+def write_raw(root: Path, studies: Iterable[CineStudy]) -> None:
+    """Write studies as a data set in nnU-Net's raw layout, a case for each phase."""
+    written = write_volumes(root, studies)
+    for name in ("imagesTr", "labelsTr"):
+        (root / name).mkdir()
+    for number, (image, mask) in enumerate(written):
+        image.rename(root / "imagesTr" / channel_of(number))
+        mask.rename(root / "labelsTr" / f"case_{number:03d}.nii.gz")
+    described = {
+        "channel_names": {"0": "cine"},
+        "labels": {"background": 0, "myocardium": 1},
+        "numTraining": len(written),
+        "file_ending": ".nii.gz",
+    }
+    (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+
+
+def write_volumes(root: Path, studies: Iterable[CineStudy]) -> list[tuple[Path, Path]]:
+    """Write image and mask of each phase, as the table of a manifest names them; return them."""
+    manifest.write_layout(root, studies)
+    with (root / manifest.TABLE).open(encoding="utf-8", newline="") as file:
+        return [(root / row["image"], root / row["mask"]) for row in csv.DictReader(file)]
+
+
+def channel_of(number: int) -> str:
+    """Return the name that nnU-Net wants of the only channel of a case."""
+    return f"case_{number:03d}_0000.nii.gz"
+
+
+def timed(words: Sequence[str], log: Path, environment: Mapping[str, str] = os.environ) -> float:
+    """Return the seconds of a command in a process of its own, from before it starts to its end.
+
+    Raises:
+        SystemExit: it failed; with the end of what it said.
+    """
+    with log.open("w", encoding="utf-8") as said:
+        started = time.monotonic()
+        done = subprocess.run(  # noqa: S603 - our own interpreter, and the one that was named
+            words, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), check=False
+        )
+        seconds = time.monotonic() - started
+    if done.returncode:
+        end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise SystemExit(f"{end}\n{words[0]} ended with {done.returncode}")
+    return seconds
+
+
+def check(masks: Sequence[Path], cine: Path) -> None:
+    """Compare masks with the file that they were predicted from.
+
+    Args:
+        masks: one 4-D file, or one file a phase.
+        cine: the 4-D image.
+
+    Raises:
+        SystemExit: they are not one mask a phase in the geometry of the image.
+    """
+    image = load_nifti(cine)
+    found = [load_nifti(path) for path in masks]
+    volumes = sum(mask.shape[3] if len(mask.shape) == 4 else 1 for mask in found)
+    if volumes != image.shape[3]:
+        raise SystemExit(f"masks of {volumes} volumes in place of {image.shape[3]}")
+    for path, mask in zip(masks, found, strict=True):
+        if mask.shape[:3] != image.shape[:3] or not np.allclose(
+            mask.affine, image.affine, atol=TOLERANCE
+        ):
+            raise SystemExit(f"{path.name} has another geometry than {cine.name}")
