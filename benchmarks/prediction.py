@@ -10,8 +10,8 @@ end: imports, weights, reading, resampling, network, masks on the grid of the fi
 - Ours also keeps the largest component and writes `predictions.csv` with the areas of each slice.
   It takes the window of its experiment, 192 x 192 pixels of 1.5625 mm, not the whole image.
 - nnU-Net: configuration 2d as it plans it for six phantom hearts of one phase, one fold in place
-  of its five, float32 as ours. Its defaults, which mirror along both axes; and `--disable_tta`.
-  Its worker processes are its own default; `nnUNet_npp` and `nnUNet_nps` set them otherwise.
+  of its five, float32 as ours, one patch a slice. Its defaults, which mirror along both axes; and
+  `--disable_tta`. `nnUNet_npp` and `nnUNet_nps` set the number of its worker processes, else 3 + 3.
 
 Both have the threads that torch takes here (`OMP_NUM_THREADS` sets them); nnU-Net's own limit of
 eight is lifted. Neither is trained: nnU-Net has its initial weights, ours took one step.
@@ -42,8 +42,9 @@ from cardiac_mtl.runs import BEST, find_run
 from data_modules import manifest
 from data_modules.nifti import TOLERANCE, load_nifti
 
-SEED = 14
-"""Of the study: the first whose patient has 12 slices of 256 x 256."""
+SEED = 33
+"""Of the study: 12 slices of 256 x 256, in pixels no larger than those that nnU-Net plans, so that
+it needs one patch a slice; a heart of seed 14, 2 % coarser, would take it four."""
 PATIENTS = 6
 """Of the cohort that nnU-Net plans for, and that ours takes its step on."""
 _COMMAND = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"

@@ -26,7 +26,7 @@ def test_the_study_has_the_size_that_the_target_names():
     assert study.image.shape == (1, 12, 256, 256)
     between_slices, *in_plane = spacing_of(study)
     assert between_slices >= 8
-    assert in_plane == pytest.approx([1.3, 1.3], abs=0.15)
+    assert max(in_plane) < 1.3  # else nnU-Net needs four patches a slice
 
 
 def test_one_file_and_the_files_of_nnunet_hold_the_same_voxels(study, tmp_path):
