@@ -1,4 +1,4 @@
-"""Which arithmetic suits the processor."""
+"""Which arithmetic suits the processor, and a network that was trained in it."""
 
 import torch
 
@@ -21,6 +21,21 @@ def suited_precision(precision: object, accelerator: object) -> object:
         return precision
     say("precision: 32-true in place of bf16-mixed, which this processor would have to emulate")
     return "32-true"
+
+
+def as_trained(precision: object, device: torch.device) -> torch.autocast:
+    """Return the context in which a network predicts as it was validated and tested.
+
+    Args:
+        precision: of its training, as `run.json` has it; float32 without one, and for float16,
+            which is for GPUs, on a CPU.
+        device: that predicts.
+    """
+    lowered = {"bf16-mixed": torch.bfloat16}
+    if device.type != "cpu":
+        lowered["16-mixed"] = torch.float16
+    dtype = lowered.get(str(suited_precision(precision, device.type)))
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
 
 
 def native_bf16() -> bool:

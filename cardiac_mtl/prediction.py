@@ -19,6 +19,7 @@ from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
+from cardiac_mtl.precision import as_trained
 from cardiac_mtl.report.gallery import grey
 from cardiac_mtl.report.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint, read_identity
@@ -63,7 +64,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 class Predictor:
-    """A trained paper with the preparation that it was trained with.
+    """A trained paper with the preparation and the precision that it was trained with.
 
     Args:
         run_directory: gives the configuration.
@@ -77,7 +78,9 @@ class Predictor:
         self.paper.load_state_dict(weights["state_dict"])
         self.device = _device(device)
         self.paper.to(self.device).eval()
-        self.threshold = threshold_of(read_identity(run_directory))
+        identity = read_identity(run_directory)
+        self.threshold = threshold_of(identity)
+        self.context = as_trained(identity.get("precision"), self.device)
 
     def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
         """Write the mask of one file, of all its phases where it is 4-D.
@@ -117,10 +120,11 @@ class Predictor:
     @torch.inference_mode()
     def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
         """Predict (S, [T,] H, W) and return the whole volume on the CPU."""
-        parts = [
-            self.paper.predict(self.paper(part[:, None].to(self.device)))
-            for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
-        ]
+        with self.context:
+            parts = [
+                self.paper.predict(self.paper(part[:, None].to(self.device)))
+                for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
+            ]
         keys = parts[0].keys()
         return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
 

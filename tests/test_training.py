@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from functools import cache
 
 import nibabel as nib
@@ -14,6 +15,7 @@ import yaml
 from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.configuration import read_yaml
+from cardiac_mtl.prediction import Predictor
 from cardiac_mtl.report.gallery import choose
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
 from data_modules.splits import read_splits
@@ -152,6 +154,23 @@ def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path
         areas = np.asarray(mask.dataobj).sum(axis=(0, 1)) * pixel
         ours = rows.loc[rows["case_id"] == case["case_id"], "segmented_area_mm2"]
         np.testing.assert_allclose(ours, areas, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_predict_computes_as_the_network_was_trained(run, tmp_path, monkeypatch, precision):
+    monkeypatch.setattr("cardiac_mtl.precision.native_bf16", lambda: True)
+    copied = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((run / IDENTITY).read_text()) | {"precision": precision}
+    (copied / IDENTITY).write_text(json.dumps(identity))
+    predictor = Predictor(copied, copied / BEST, "cpu")
+    lowered = []
+    predictor.paper.register_forward_hook(
+        lambda *_: lowered.append(torch.is_autocast_enabled("cpu"))
+    )
+    side = predictor.data.matrix[0]
+    prediction = predictor._predict(np.zeros((2, side, side), np.float32))
+    assert lowered == [precision == "bf16-mixed"]
+    assert prediction["mask_prob"].dtype == torch.float32
 
 
 @pytest.mark.parametrize("dimensions", [2, 4])
