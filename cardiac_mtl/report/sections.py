@@ -8,6 +8,7 @@ from cardiac_mtl.report import (
     analysis,
     diagnosis,
     fidelity,
+    finding,
     infarcts,
     layout,
     pixels,
@@ -39,7 +40,7 @@ def sections_of(methods: Sequence[Method], columns: Sequence[str]) -> list[Secti
     drawn = list(pictures(methods, volumes, by_region))
     sections = [
         _protocol(methods),
-        _results(volumes, drawn),
+        _results(methods, volumes, drawn),
         _seeds(methods),
         _comparison(methods),
         _side_by_side(methods),
@@ -73,7 +74,7 @@ def _protocol(methods: Sequence[Method]) -> Section:
     )
 
 
-def _results(volumes: pd.DataFrame, drawn: Drawn) -> Section:
+def _results(methods: Sequence[Method], volumes: pd.DataFrame, drawn: Drawn) -> Section:
     return Section(
         "results",
         "Results",
@@ -88,6 +89,14 @@ def _results(volumes: pd.DataFrame, drawn: Drawn) -> Section:
             "surface Dice at the tolerance in the rows.",
             volumes,
             layout.headline_shown,
+        )
+        + _table(
+            "finding",
+            "Found, or rightly not",
+            "Patients in all of whose volumes the structure was found, and those without it in "
+            "whom nothing was [Wilson's 95 % interval].",
+            finding.rates(methods),
+            finding.rates_shown,
         ),
         _of(drawn, "boxes", "intervals", "psnr"),
     )
@@ -122,6 +131,14 @@ def _comparison(methods: Sequence[Method]) -> Section:
             "patient as independent.",
             analysis.comparisons(methods),
             layout.comparisons_shown,
+        )
+        + _table(
+            "finding_comparisons",
+            "Found, or rightly not",
+            "Exact sign test over the patients about whom two methods differ, which is McNemar's; "
+            "corrected by Holm over all rows.",
+            finding.comparisons(methods),
+            finding.comparisons_shown,
         ),
     )
 

@@ -1,0 +1,80 @@
+"""Finding a structure at all: against hand-made patients, Wilson's formula and the binomial law."""
+
+from math import comb, sqrt
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.report import finding
+from cardiac_mtl.report.methods import Method, Run
+
+EMPTY = pd.DataFrame()
+
+
+def method(name, states, patients=None, label="infarct", protocol=HONEST, **names):
+    """Return a method with one volume for each state, by default a patient each."""
+    number = range(len(states))
+    cases = pd.DataFrame({
+        "case_id": [f"c{k}" for k in number],
+        "patient_id": patients or [f"p{k}" for k in number],
+        "label": label,
+        "state": states,
+        "dice": np.nan,
+    })  # fmt: skip
+    identity = {"experiment": name, "protocol": protocol}
+    run = Run(None, identity, EMPTY, cases, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY)
+    return Method(name, [run], **names)
+
+
+WITH, WITHOUT = ["ok"] * 9 + ["missed"], ["both_empty"] * 3 + ["false_positive"] * 2
+
+
+def test_rates_are_of_patients_with_and_without_the_structure():
+    table = finding.rates([method("a", WITH + WITHOUT, protocol="paper_optimistic")])
+    table = table.set_index("patients")
+    assert table.loc["with", ["n", "right"]].tolist() == [10, 9]
+    assert table.loc["without", ["n", "right"]].tolist() == [5, 3]
+    z, n, p = 1.959964, 5, 0.6
+    middle, half = (p + z**2 / (2 * n)), z * sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    ends = [(middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
+    assert table.loc["without", ["low", "high"]].tolist() == pytest.approx(ends, abs=1e-5)
+    shown = finding.rates_shown(table.reset_index())
+    assert shown["right"].tolist() == ["9 of 10", "3 of 5"]
+    assert shown["protocol"].tolist() == ["paper_optimistic"] * 2
+
+
+def test_a_patient_is_right_when_all_its_volumes_are():
+    patients = ["p", "p", "p", "q", "q"]
+    states = ["ok", "ok", "missed", "ok", "ok"]
+    (row,) = finding.rates([method("a", states, patients)]).to_dict("records")
+    assert (row["n"], row["right"]) == (2, 1)
+
+
+def test_what_every_method_always_finds_is_not_listed():
+    always = [method(name, ["ok"] * 4, label="myocardium") for name in "ab"]
+    assert finding.rates(always).empty
+    assert finding.comparisons(always).empty
+
+
+def test_pairs_are_tested_by_sign_over_the_patients_that_differ():
+    first = method("a", ["false_positive"] * 4 + ["both_empty"] * 2 + ["ok"])
+    second = method("b", ["both_empty"] * 3 + ["false_positive", "both_empty"] * 2)
+    # of six without, three better in b, and one in a; the seventh has it in a alone: no pair
+    second.cases.loc[5, "state"] = "false_positive"
+    (row,) = finding.comparisons([first, second]).to_dict("records")
+    assert (row["patients"], row["n"]) == ("without", 6)
+    assert (row["first_better"], row["second_better"]) == (1, 3)
+    assert row["p"] == pytest.approx(2 * (comb(4, 0) + comb(4, 1)) / 2**4)
+    assert finding.comparisons_shown(pd.DataFrame([row]))["patients"].tolist() == ["without it"]
+
+
+def test_seeds_of_one_method_count_as_one():
+    seeds = [
+        method("a, seed 0", ["missed", "missed", "ok"], family="a"),
+        method("a, seed 1", ["ok", "missed", "ok"], family="a"),
+    ]
+    other = method("b", ["ok", "missed", "ok"])
+    (row,) = finding.comparisons([*seeds, other]).to_dict("records")
+    assert (row["first_better"], row["second_better"], row["n"]) == (0, 1, 3)
