@@ -135,6 +135,17 @@ def transform(
     return _intensity(moved[:, :channels], draws), moved_mask
 
 
+def transform_image(image: Tensor, draws: Draws) -> Tensor:
+    """Do to images alone what `transform` does to them."""
+    return _intensity(_sample(image, _grid(draws.theta, image), "bilinear"), draws)
+
+
+def transform_mask(mask: Tensor, draws: Draws, num_classes: int = 2) -> Tensor:
+    """Do to masks alone what `transform` does to them."""
+    nothing = torch.empty(len(mask), 0, *mask.shape[1:], device=mask.device)
+    return transform(nothing, mask, draws, num_classes)[1]
+
+
 def _largest_share(shares: Sequence[Tensor]) -> Tensor:
     """Return the class, from 0 the background, that has the largest share of each pixel.
 

@@ -306,7 +306,8 @@ class CardiacDataModule(Preparation, LightningDataModule):
         if "position" in batch:
             assert self._on_device is not None
             image, mask = self._on_device.gather(batch.pop("position"))
-            batch["image"], batch["mask"] = image[:, None], mask
+            batch["image"] = image[:, None]
+            batch.setdefault("mask", mask)  # that of a cine may have been moved already
         return batch
 
     @override

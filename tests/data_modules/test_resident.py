@@ -182,7 +182,11 @@ def test_the_copy_is_for_training_and_goes_with_it(make):
     assert "image" in next(iter(data.test_dataloader()))
 
 
-def test_a_training_ends_in_the_same_weights(hearts, tmp_path):
+def test_a_training_ends_in_the_same_weights(hearts, tmp_path, monkeypatch):
+    gathered = []
+    gather = ResidentStore.gather
+    monkeypatch.setattr(ResidentStore, "gather", lambda *them: gathered.append(1) or gather(*them))
+
     def weights(resident):
         words = [
             "fit", "--config", "mtn_uncertainty", "--config", "manifest", "--config", "debug",
@@ -193,6 +197,27 @@ def test_a_training_ends_in_the_same_weights(hearts, tmp_path):
         (last,) = (tmp_path / resident).rglob(LAST)
         return last, torch.load(last, weights_only=True)["state_dict"]
 
-    (one_place, one), (other_place, other) = weights("false"), weights("true")
+    one_place, one = weights("false")
+    assert not gathered
+    other_place, other = weights("true")
+    assert gathered
     assert all(torch.equal(one[key], other[key]) for key in one)
     assert one_place.relative_to(tmp_path / "false") == other_place.relative_to(tmp_path / "true")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_the_batch_of_the_loader_and_is_not_waited_for(make, kind):
+    gpu = torch.device("cuda", 0)
+    loaded, resident = make(kind, resident=False), make(kind, gpu)  # which fits, unasked
+    first, second = islice(resident.train_dataloader(), 2)
+    on_device(resident, first, gpu)  # the first of all sets CUDA up
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        on_device(resident, second, gpu)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    loaded.trainer.training = resident.trainer.training = False
+    one, other = (next(iter(data.val_dataloader())) for data in (loaded, resident))
+    one, other = on_device(loaded, one), on_device(resident, other, gpu)
+    assert all(torch.equal(one[key], other[key].cpu()) for key in ("image", "mask", "case"))
