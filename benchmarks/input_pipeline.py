@@ -68,8 +68,8 @@ def our_module(root: Path, cache: Path) -> StacomDataModule:
         augmentation=Augmentation(probability=1.0),
         cache_dir=cache,
     )
-    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)  # type: ignore[assignment]
     data.setup("fit")
+    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)  # type: ignore[assignment]
     return data
 
 

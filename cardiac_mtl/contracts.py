@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import NotRequired
 
 UNLABELLED: Final = -1
 """Value of `mask` pixels and of `label` where nothing is known; `indices` use NaN."""
@@ -42,6 +43,9 @@ class Batch(TypedDict):
     """bool (B,), True where the mask was carried over from another sequence of the patient."""
     sample: Tensor
     """int64 (B,), place in the data set of its part, copies counted apart; seeds its chance."""
+    position: NotRequired[Tensor]
+    """int64 (B,), slices of the store: what a loader gives in place of image and mask where they
+    are on the device already. It is gone once the batch is there."""
 
 
 class Prediction(TypedDict, total=False):

@@ -35,12 +35,15 @@ def config_digest(config: Mapping[str, Any]) -> str:
     """Return 8 hexadecimal digits that stand for a configuration.
 
     Args:
-        config: JSON-able once paths are written out. Where runs are kept and who logs them does
-            not count: neither changes a number.
+        config: JSON-able once paths are written out. Where runs are kept, who logs them and where
+            batches are gathered does not count: none changes a number.
     """
     counted = {key: value for key, value in config.items() if key != "run_root"}
     if "trainer" in counted:
         counted["trainer"] = {k: v for k, v in counted["trainer"].items() if k != "logger"}
+    if "init_args" in (data := counted.get("data") or {}):
+        kept = {k: v for k, v in data["init_args"].items() if k != "resident"}
+        counted["data"] = {**data, "init_args": kept}
     text = json.dumps(counted, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 

@@ -119,7 +119,7 @@ def transform(
         the border of a thin wall by up to half a pixel.
     """
     channels = image.shape[1]
-    grid = _grid(draws.theta.to(image.device, non_blocking=True), image.shape[-2:])
+    grid = _grid(draws.theta, image)
     # comparisons that write numbers take a fifth of the time of those that write booleans
     joined = image.new_empty(len(image), channels + num_classes - 1, *image.shape[-2:])
     joined[:, :channels] = image
@@ -127,12 +127,23 @@ def transform(
         torch.eq(mask, value, out=joined[:, channels + value - 1])
     moved = _sample(joined, grid, "bilinear")
     moved_mask = _largest_share(moved[:, channels:].unbind(1)).to(mask.dtype)
-    if mask.is_cuda or int(mask.amin()) < 0:  # asking a GPU would wait for it
+    if mask.device.type != "cpu" or int(mask.amin()) < 0:  # asking a GPU would wait for it
         unlabelled = mask == UNLABELLED
         lost = _sample(unlabelled[:, None].to(image.dtype), grid, "nearest")[:, 0] > 0
         nothing_known = unlabelled.flatten(1).all(1)[:, None, None]
         moved_mask.masked_fill_(lost | nothing_known, UNLABELLED)
     return _intensity(moved[:, :channels], draws), moved_mask
+
+
+def transform_image(image: Tensor, draws: Draws) -> Tensor:
+    """Do to images alone what `transform` does to them."""
+    return _intensity(_sample(image, _grid(draws.theta, image), "bilinear"), draws)
+
+
+def transform_mask(mask: Tensor, draws: Draws, num_classes: int = 2) -> Tensor:
+    """Do to masks alone what `transform` does to them."""
+    nothing = torch.empty(len(mask), 0, *mask.shape[1:], device=mask.device)
+    return transform(nothing, mask, draws, num_classes)[1]
 
 
 def _largest_share(shares: Sequence[Tensor]) -> Tensor:
@@ -150,20 +161,21 @@ def _largest_share(shares: Sequence[Tensor]) -> Tensor:
     return winner
 
 
-def _grid(theta: Tensor, size: torch.Size) -> Tensor:
+def _grid(theta: Tensor, image: Tensor) -> Tensor:
     """Return where each pixel comes from, (B, H, W, 2) in the units of `grid_sample`.
 
     Args:
-        theta: (B, 2, 3), in pixels about the centre.
-        size: (H, W).
+        theta: (B, 2, 3) on the CPU, in pixels about the centre.
+        image: (B, C, H, W), on the device of the result.
     """
-    height, width = size
-    columns = torch.arange(width, device=theta.device) - (width - 1) / 2
-    rows = torch.arange(height, device=theta.device) - (height - 1) / 2
+    height, width = image.shape[-2:]
+    columns = torch.arange(width) - (width - 1) / 2
+    rows = torch.arange(height) - (height - 1) / 2
     across = theta[:, :, :1] * columns + theta[:, :, 2:]  # (B, 2, W)
     down = theta[:, :, 1:2] * rows  # (B, 2, H)
     scale = theta.new_tensor([2 / width, 2 / height])[:, None]
-    across, down = across * scale, down * scale
+    # all but the sum is on the CPU: two small copies are less than a dozen kernels of a GPU
+    across, down = ((part * scale).to(image.device, non_blocking=True) for part in (across, down))
     # one sum of vectors, plane by plane: a tenth of the time of `affine_grid` on the CPU
     return (across[:, :, None, :] + down[:, :, :, None]).permute(0, 2, 3, 1)
 
@@ -186,5 +198,6 @@ def _intensity(image: Tensor, draws: Draws) -> Tensor:
         seed = int(draws.noise_seed[0])
         generator = torch.Generator(image.device).manual_seed(seed)
         field = torch.randn(image.shape, generator=generator, device=image.device)
-        image = image + field * draws.noise.to(image.device)[:, None, None, None]
+        sd = draws.noise.to(image.device, non_blocking=True)
+        image = image + field * sd[:, None, None, None]
     return image

@@ -23,6 +23,7 @@ from data_modules.geometry import (
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.preparation import Preparation
+from data_modules.resident import ResidentStore, settle
 from data_modules.splits import (
     Split,
     check_fold,
@@ -67,6 +68,8 @@ class CardiacDataModule(Preparation, LightningDataModule):
             each class equally often.
         num_workers: processes that fetch batches; 0 suits the memory-mapped store.
         cache_dir: where prepared stores are kept; the user's cache folder without it.
+        resident: copy the store to the device that trains, and gather batches there, without
+            `num_workers` [inferred: where an accelerator has room for it].
     """
 
     index_names: ClassVar[tuple[str, ...]] = ("area_mm2",)
@@ -93,6 +96,7 @@ class CardiacDataModule(Preparation, LightningDataModule):
         balance_classes: bool = False,
         num_workers: int = 0,
         cache_dir: Path | None = None,
+        resident: bool | None = None,
     ) -> None:
         super().__init__()
         self.root = root
@@ -116,6 +120,8 @@ class CardiacDataModule(Preparation, LightningDataModule):
         self.balance_classes = balance_classes
         self.num_workers = num_workers
         self.cache_dir = cache_dir
+        self.resident = resident
+        self._on_device: ResidentStore | None = None
         self.draws: Draws | None = None
         """What chance decided for the batch in hand; None outside training."""
         self._epoch_drawn: tuple[int, int] | None = None
@@ -213,8 +219,19 @@ class CardiacDataModule(Preparation, LightningDataModule):
 
     @override
     def setup(self, stage: str) -> None:
-        if hasattr(self, "store"):
-            return
+        if not hasattr(self, "store"):
+            self._open()
+        # tests and validations of their own read each slice but once
+        if stage == "fit" and self.trainer is not None and self._on_device is None:
+            device = self.trainer.strategy.root_device
+            self._on_device = settle(self.store, device, wanted=self.resident)
+
+    @override
+    def teardown(self, stage: str) -> None:
+        self._on_device = None
+
+    def _open(self) -> None:
+        """Find and prepare the cases, from the folder that is to hold them."""
         if self.root is None:
             raise UserError("no data", where="data.root", fix="give the folder of the data set")
         if not (self.folds.leave_out or self.folds.splits_file):
@@ -282,6 +299,18 @@ class CardiacDataModule(Preparation, LightningDataModule):
         return batch
 
     @override
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        batch = super().transfer_batch_to_device(batch, device, dataloader_idx)
+        if "position" in batch:
+            assert self._on_device is not None
+            image, mask = self._on_device.gather(batch.pop("position"))
+            batch["image"] = image[:, None]
+            batch.setdefault("mask", mask)  # that of a cine may have been moved already
+        return batch
+
+    @override
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         if self.draws is not None:
             batch["image"], batch["mask"] = self.transform(
@@ -344,9 +373,12 @@ class CardiacDataModule(Preparation, LightningDataModule):
             indices=self.known_indices(),
             label=torch.tensor(self.case_table["label"].to_numpy()),
             transferred=torch.tensor([bool(case.transferred) for case in self.cases]),
+            resident=self._on_device is not None,
         )
 
     def _loader(
-        self, dataset: SliceDataset, sampler: ResumableSampler | None = None
+        self, dataset: SliceDataset, sampler: ResumableSampler | None = None, kinds: int = 1
     ) -> DataLoader[Batch]:
-        return BatchLoader(dataset, self.batch_size, self.num_workers, sampler)
+        """Return the loader of a part, with `batch_size` samples of each kind a batch."""
+        workers = 0 if dataset.resident else self.num_workers
+        return BatchLoader(dataset, kinds * self.batch_size, workers, sampler)

@@ -27,7 +27,7 @@ from typing_extensions import override
 from cardiac_mtl.contracts import UNLABELLED, Batch, CineStudy, TargetScale
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
-from data_modules.augment import Augmentation, Draws, transform
+from data_modules.augment import Augmentation, Draws, transform_image, transform_mask
 from data_modules.base import CardiacDataModule
 from data_modules.cases import Case
 from data_modules.cine_table import WALL, find_cases
@@ -209,7 +209,7 @@ class CineDataModule(CardiacDataModule):
         """Measure the infarct in the masks that the network sees.
 
         Args:
-            mask: (B, H, W), any type of integers, on any device.
+            mask: (B, H, W), any type of integers, on the CPU.
             spacing: float32 (B, 3), slice, row and column spacing in mm.
 
         Returns:
@@ -217,12 +217,12 @@ class CineDataModule(CardiacDataModule):
             where one is not defined, and where the slice is not annotated. The percentage is of
             infarct and myocardium, or of all pixels where no case of the data has a myocardium.
         """
-        held = mask.cpu().numpy()
+        held = mask.numpy()
         within = None if self.percent_of_roi else held > 0
-        steps = spacing[:, 1:].double().cpu().numpy()
+        steps = spacing[:, 1:].double().numpy()
         indices = infarct_indices(held == INFARCT, steps, within)
         indices[(held == UNLABELLED).any(axis=(1, 2))] = np.nan
-        return torch.from_numpy(indices).float().to(mask.device)
+        return torch.from_numpy(indices).float()
 
     @override
     def known_indices(self) -> Tensor:
@@ -233,24 +233,19 @@ class CineDataModule(CardiacDataModule):
         batch = super().on_before_batch_transfer(batch, dataloader_idx)
         if self.augmentation.probability == 0:  # moving 25 frames by nothing would take a while
             self.draws = None
+        if self.draws is not None:
+            # masks are moved and measured while they are on the CPU: a device would be waited for
+            batch["mask"] = transform_mask(self._mask_of(batch), self.draws, 1 + MYOCARDIUM)
+            batch["indices"] = self._followed(batch, self.draws)
         return batch
 
     @override
     def transform(self, image: Tensor, mask: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        moved, moved_mask = transform(image[:, 0], mask, draws, 1 + MYOCARDIUM)
-        return moved[:, None], moved_mask
+        return transform_image(image[:, 0], draws)[:, None], mask
 
     @override
     def indices_of_batch(self, batch: Batch) -> Tensor:
-        known = batch["indices"]
-        if self.draws is None:
-            return known
-        moved = (self.draws.theta != torch.eye(2, 3)).flatten(1).any(1)
-        case = batch["case"].cpu()
-        measured = self._measured(batch["mask"], batch["spacing"], case).to(known.device)
-        # what the table says holds where the image lay
-        measured[self._given[case].isfinite().to(known.device)] = torch.nan
-        return torch.where(moved[:, None].to(known.device), measured, known)
+        return batch["indices"]
 
     @override
     def target_scale(self) -> TargetScale:
@@ -287,6 +282,20 @@ class CineDataModule(CardiacDataModule):
         given[:, _CENTROID : _CENTROID + 2] -= torch.from_numpy(self.store.origin)
         return torch.where(given.isnan(), self._measured(mask, spacing, case), given)
 
+    def _mask_of(self, batch: Batch) -> Tensor:
+        """Return the masks of a batch on the CPU, as stored."""
+        if "position" not in batch:
+            return batch["mask"]
+        return torch.from_numpy(self.store.mask[batch["position"].numpy()])
+
+    def _followed(self, batch: Batch, draws: Draws) -> Tensor:
+        """Return the indices of a batch on the CPU whose masks were moved."""
+        moved = (draws.theta != torch.eye(2, 3)).flatten(1).any(1)
+        measured = self._measured(batch["mask"], batch["spacing"], batch["case"])
+        # what the table says holds where the image lay
+        measured[self._given[batch["case"]].isfinite()] = torch.nan
+        return torch.where(moved[:, None], measured, batch["indices"])
+
     def _known_in_training(self) -> Tensor:
         rows = np.flatnonzero(self.case_table["patient_id"].isin(self.training_patients))
         return self._known[torch.from_numpy(self.store.slices_of(rows.tolist()))]
@@ -295,7 +304,7 @@ class CineDataModule(CardiacDataModule):
         """Measure masks, without the percentage of cases that lack the myocardium of the others."""
         indices = self.indices_of(mask, spacing)
         if not self.percent_of_roi:
-            indices[self._without_wall[case].to(indices.device), _PERCENT] = torch.nan
+            indices[self._without_wall[case], _PERCENT] = torch.nan
         return indices
 
     def _centre(self, case: Case, cine: Cine) -> Centre:

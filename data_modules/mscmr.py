@@ -35,7 +35,7 @@ from data_modules.crops import (
 )
 from data_modules.findings import OnError, notice, refuse
 from data_modules.geometry import Centre, Normalise, prepare_foreground
-from data_modules.loading import BatchLoader, PairedSampler
+from data_modules.loading import PairedSampler
 from data_modules.mscmr_files import (
     TARGET,
     find_cases,
@@ -313,7 +313,7 @@ class MSCMRDataModule(CardiacDataModule):
         if not others:
             return super()._train_loader(dataset)
         sampler = PairedSampler(labelled, others, self.batch_size, **self._shares())
-        return BatchLoader(dataset, 2 * self.batch_size, self.num_workers, sampler)
+        return self._loader(dataset, sampler, kinds=2)
 
     @property
     def _as_they_are(self) -> list[Case]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -269,11 +269,16 @@ class PreparedStore:
         Returns:
             float32 images (B, H, W), or (B, T, H, W) of a cine, and int8 masks (B, H, W).
         """
+        image, mask = self.read(positions)
+        return image.float(), mask
+
+    def read(self, positions: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
+        """Do as `gather`, with float16 images as on disk."""
         image, mask = self.image[positions], self.mask[positions]
         self._resident += image.nbytes + mask.nbytes
         if self._resident > RESIDENT_BYTES:
             self._let_go()
-        return torch.from_numpy(image).float(), torch.from_numpy(mask)
+        return torch.from_numpy(image), torch.from_numpy(mask)
 
     def _let_go(self) -> None:
         """Give mapped pages back, so that a store larger than memory can be read in any order."""
@@ -298,6 +303,7 @@ class SliceDataset(Dataset[Batch]):
             computes them of the mask of the batch.
         label: (cases,), label of each row of the case table.
         transferred: bool (cases,), whose mask was carried over from another sequence.
+        resident: leave images and masks out, as they are on the device; their `position` is given.
     """
 
     def __init__(
@@ -307,12 +313,15 @@ class SliceDataset(Dataset[Batch]):
         indices: Tensor,
         label: Tensor,
         transferred: Tensor,
+        *,
+        resident: bool = False,
     ) -> None:
         self.store = store
         self.positions = positions
         self.indices = indices
         self.label = label
         self.transferred = transferred
+        self.resident = resident
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -328,19 +337,22 @@ class SliceDataset(Dataset[Batch]):
         widens it there.
         """
         positions = self.positions[np.asarray(indices)]
-        image, mask = self.store.gather(positions)
-        case = torch.from_numpy(self.store.case[positions])
-        return {
-            "image": image[:, None],
-            "mask": mask,
+        case, places = torch.from_numpy(self.store.case[positions]), torch.from_numpy(positions)
+        batch = {
             "spacing": torch.from_numpy(self.store.spacing[positions]),
             "case": case,
             "slice": torch.from_numpy(self.store.slice[positions]),
-            "indices": self.indices[torch.from_numpy(positions)],
+            "indices": self.indices[places],
             "label": self.label[case],
             "transferred": self.transferred[case],
             "sample": torch.as_tensor(indices),
         }
+        if self.resident:
+            batch["position"] = places
+        else:
+            image, batch["mask"] = self.store.gather(positions)
+            batch["image"] = image[:, None]
+        return cast("Batch", batch)
 
 
 def unannotated_like(image: NDArray[np.float32]) -> NDArray[np.int8]:

@@ -45,6 +45,14 @@ def test_the_digest_knows_nothing_of_places_and_loggers():
     assert config_digest(one) != config_digest({**one, "trainer": {"max_epochs": 4}})
 
 
+def test_the_digest_knows_nothing_of_where_batches_are_gathered():
+    def digest(**settings):
+        return config_digest({"data": {"class_path": "x", "init_args": {"fold": 0, **settings}}})
+
+    assert digest(resident=True) == digest(resident=None) == digest()
+    assert digest() != digest(fold=1)
+
+
 def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path):
     make_run(tmp_path / "x" / "old", "2026-01-01T00:00:00+00:00")
     new = make_run(tmp_path / "x" / "new", "2026-01-02T00:00:00+00:00")

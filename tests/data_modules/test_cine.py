@@ -16,7 +16,7 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from data_modules import stacom
-from data_modules.augment import Augmentation, draw
+from data_modules.augment import Augmentation, draw, transform_mask
 from data_modules.cine import CineDataModule, write_layout
 from data_modules.cine_table import find_cases
 from data_modules.geometry import resample_beat, restore
@@ -336,7 +336,8 @@ def test_frames_mask_and_indices_move_together():
         (32, 32),
         torch.Generator().manual_seed(1),
     )
-    moved, moved_mask = data.transform(image, mask, draws)
+    moved_mask = transform_mask(mask, draws, 3)
+    moved, _ = data.transform(image, moved_mask, draws)
     assert moved.shape == image.shape
     assert set(moved_mask.unique().tolist()) == {0, 1, 2}
     assert not torch.equal(moved_mask, mask)
