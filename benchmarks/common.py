@@ -164,7 +164,8 @@ def write(
         **{key: facts[key] for key in ("git_commit", "versions", "python")},
     }
     options.results.mkdir(parents=True, exist_ok=True)
-    words = [name, variant, slug(described)]
+    places = [Path(word).stem for word in variant.split("+")]  # an overlay may be a file anywhere
+    words = [name, "+".join(places), slug(described)]
     path = options.results / f"{'-'.join(word for word in words if word)}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

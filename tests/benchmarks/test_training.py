@@ -1,5 +1,6 @@
 """Both curves are read and compared alike, and ours is that of the weights which are validated."""
 
+import argparse
 import itertools
 import json
 import sys
@@ -14,6 +15,7 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from benchmarks import training
 from benchmarks.catalogue import BENCHMARKS
+from benchmarks.common import write
 from benchmarks.steps import configuration
 from benchmarks.training import Curve, Point, TestCurve, at, compared, read_curve
 from cardiac_mtl.configuration import build
@@ -173,6 +175,13 @@ def test_sides_that_come_from_nowhere_are_refused(words, said, monkeypatch, caps
     with pytest.raises(SystemExit):
         training.parsed()
     assert said in capsys.readouterr().err
+
+
+def test_an_overlay_of_a_users_own_does_not_lose_the_figures(tmp_path):
+    options = argparse.Namespace(results=tmp_path)
+    path = write("training", {"a": 1}, options, variant="mtn_unet+presets/debug+/tmp/mine.yaml")
+    assert path.parent == tmp_path
+    assert path.name.startswith("training-mtn_unet+debug+mine-")
 
 
 def test_the_clock_stops_for_validation_and_the_command_for_scoring(tmp_path, monkeypatch):
