@@ -7,7 +7,9 @@ import platform
 import re
 import shlex
 import statistics
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,12 @@ import torch
 
 from cardiac_mtl.runs import provenance
 
+OURS = [
+    sys.executable,
+    "-c",
+    "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))",
+]
+"""The command `cardiac-mtl`, whatever is installed."""
 RESULTS = Path(__file__).parent / "results"
 LEAST_ROUNDS = 5
 """Repeats of what is kept: fewer have no spread worth the name."""
@@ -49,6 +57,24 @@ def paired(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[s
             measured[name].append(measure())
             print(f"round {number + 1} of {rounds}: {name} {measured[name][-1]:.4g}", flush=True)
     return measured
+
+
+def timed(words: Sequence[str], log: Path, environment: Mapping[str, str] = os.environ) -> float:
+    """Return the seconds of a command in a process of its own, from before it starts to its end.
+
+    Raises:
+        SystemExit: it failed; with the end of what it said.
+    """
+    with log.open("w", encoding="utf-8") as said:
+        started = time.monotonic()
+        done = subprocess.run(  # noqa: S603 - our own interpreter, and the one that was named
+            words, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), check=False
+        )
+        seconds = time.monotonic() - started
+    if done.returncode:
+        end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+        raise SystemExit(f"{end}\n{words[0]} ended with {done.returncode}")
+    return seconds
 
 
 def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
@@ -138,7 +164,8 @@ def write(
         **{key: facts[key] for key in ("git_commit", "versions", "python")},
     }
     options.results.mkdir(parents=True, exist_ok=True)
-    words = [name, variant, slug(described)]
+    places = [Path(word).stem for word in variant.split("+")]  # an overlay may be a file anywhere
+    words = [name, "+".join(places), slug(described)]
     path = options.results / f"{'-'.join(word for word in words if word)}.json"
     path.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))

@@ -20,20 +20,16 @@ eight is lifted. Neither is trained: nnU-Net has its initial weights, ours took 
 
 import csv
 import json
-import os
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
-import torch
 
-from benchmarks.common import options_of, paired, ratios, spread, write
+from benchmarks.common import OURS, options_of, paired, ratios, spread, timed, write
+from benchmarks.nnunet import NNUNet, channel_of, lay_out
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_cohort import write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort
@@ -47,8 +43,6 @@ SEED = 33
 it needs one patch a slice; a heart of seed 14, 2 % coarser, would take it four."""
 PATIENTS = 6
 """Of the cohort that nnU-Net plans for, and that ours takes its step on."""
-_COMMAND = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
-_OURS = [sys.executable, "-c", _COMMAND]
 _ONE_STEP = {
     "trainer.max_epochs": 1,
     "trainer.limit_train_batches": 1,
@@ -57,33 +51,6 @@ _ONE_STEP = {
     "trainer.accelerator": "cpu",
     "data.batch_size": 2,
 }
-_INITIAL_WEIGHTS = """
-import json, sys
-from importlib.metadata import version
-from pathlib import Path
-import torch
-from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
-
-read = {name: json.loads((Path(sys.argv[1]) / name).read_text())
-        for name in ("nnUNetPlans.json", "dataset.json")}
-plans, dataset = read.values()
-trainer = nnUNetTrainer({**plans, "continue_training": False}, "2d", 0, dataset,
-                        device=torch.device("cpu"))
-trainer.configure_rotation_dummyDA_mirroring_and_inital_patch_size()  # else nothing is mirrored
-trainer.initialize()
-model = Path(trainer.output_folder_base)
-trainer.save_checkpoint(str(Path(trainer.output_folder) / "checkpoint_final.pth"))
-(model / "plans.json").write_text(json.dumps(plans))
-(model / "dataset.json").write_text(json.dumps(dataset))
-planned = trainer.configuration_manager
-print(json.dumps({
-    "versions": {name: version(name) for name in ("nnunetv2", "torch")},
-    "parameters": sum(p.numel() for p in trainer.network.parameters()),
-    "patch": [int(n) for n in planned.patch_size],
-    "spacing_mm": [float(x) for x in planned.spacing],
-    "mirrored_axes": [int(n) for n in trainer.inference_allowed_mirroring_axes],
-}))
-"""
 
 
 def main() -> None:
@@ -97,7 +64,7 @@ def main() -> None:
         root = Path(folder)
         study = make_study(options.phases)
         files = write_study(root / "study", study)
-        theirs = NNUNet(root / "nnunet", options.nnunet.absolute(), files)
+        theirs = Theirs(root / "nnunet", options.nnunet.absolute(), files)
         ours = Ours(root / "ours", options.experiment, files.cine)
         measured = paired(
             options.rounds,
@@ -150,7 +117,7 @@ class Ours:
         given = {"data.root": root / "hearts", "data.cache_dir": root / "cache"}
         words = [f"--config={name}" for name in experiment.split("+")]
         words += [f"--{key}={value}" for key, value in (_ONE_STEP | given).items()]
-        timed([*_OURS, "fit", *words, f"--run_root={root / 'runs'}"], root / "fit.log")
+        timed([*OURS, "fit", *words, f"--run_root={root / 'runs'}"], root / "fit.log")
         self.run = find_run(root / "runs")
         predictor = Predictor(self.run, self.run / BEST, "cpu")
         self.described = {
@@ -164,12 +131,12 @@ class Ours:
         with tempfile.TemporaryDirectory(dir=self.root) as out:
             words = ["--run", str(self.run), "--input", str(self.cine), "--output", out]
             log = self.root / "predict.log"
-            seconds = timed([*_OURS, "predict", *words, "--device", "cpu"], log)
+            seconds = timed([*OURS, "predict", *words, "--device", "cpu"], log)
             check([*Path(out).glob("*_mask.nii.gz")], self.cine)
         return seconds
 
 
-class NNUNet:
+class Theirs(NNUNet):
     """A model of nnU-Net with its initial weights.
 
     Args:
@@ -179,18 +146,11 @@ class NNUNet:
     """
 
     def __init__(self, root: Path, commands: Path, files: Files) -> None:
-        self.root, self.commands, self.files = root, commands, files
-        folders = {name: root / name for name in ("nnUNet_raw", "nnUNet_preprocessed")}
-        folders["nnUNet_results"] = root / "results"
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-        self.environment |= {name: str(folder) for name, folder in folders.items()}
-        self.environment["nnUNet_def_n_proc"] = str(torch.get_num_threads())
-        name = "Dataset001_hearts"
-        write_raw(folders["nnUNet_raw"] / name, make_cohort(PATIENTS, phases=1, seed=0))
-        plan = ["-d", "1", "-c", "2d", "-npfp", "1", "-np", "1"]
-        self._timed("nnUNetv2_plan_and_preprocess", *plan)
-        prepared = folders["nnUNet_preprocessed"] / name
-        self._timed("python", "-c", _INITIAL_WEIGHTS, str(prepared))
+        super().__init__(root, commands)
+        self.files = files
+        write_raw(self.raw, make_cohort(PATIENTS, phases=1, seed=0))
+        self.plan()
+        self.trainer("initial")
         self.described = json.loads(self.log.read_text(encoding="utf-8").splitlines()[-1])
 
     def predict(self, *words: str) -> float:
@@ -198,17 +158,9 @@ class NNUNet:
         with tempfile.TemporaryDirectory(dir=self.root) as out:
             files = ["-i", str(self.files.volumes), "-o", out]
             model = ["-d", "1", "-c", "2d", "-f", "0", "-device", "cpu"]
-            seconds = self._timed("nnUNetv2_predict", *files, *model, *words)
+            seconds = self.timed("nnUNetv2_predict", *files, *model, *words)
             check([*Path(out).glob("*.nii.gz")], self.files.cine)
         return seconds
-
-    @property
-    def log(self) -> Path:
-        """What the latest command said."""
-        return self.root / "nnunet.log"
-
-    def _timed(self, command: str, *words: str) -> float:
-        return timed([str(self.commands / command), *words], self.log, self.environment)
 
 
 def make_study(phases: int) -> CineStudy:
@@ -228,7 +180,7 @@ def write_study(root: Path, study: CineStudy) -> Files:
     volumes = root / "volumes"
     volumes.mkdir()
     for number, (image, _) in enumerate(written):
-        image.rename(volumes / channel_of(number))
+        image.rename(volumes / channel_of(case_of(number)))
     cine = root / "study.nii.gz"
     images = [load_nifti(path) for path in sorted(volumes.iterdir())]
     voxels = np.stack([np.asarray(image.dataobj) for image in images], axis=-1)
@@ -239,18 +191,10 @@ def write_study(root: Path, study: CineStudy) -> Files:
 def write_raw(root: Path, studies: Iterable[CineStudy]) -> None:
     """Write studies as a data set in nnU-Net's raw layout, a case for each phase."""
     written = write_volumes(root, studies)
-    for name in ("imagesTr", "labelsTr"):
-        (root / name).mkdir()
-    for number, (image, mask) in enumerate(written):
-        image.rename(root / "imagesTr" / channel_of(number))
-        mask.rename(root / "labelsTr" / f"case_{number:03d}.nii.gz")
-    described = {
-        "channel_names": {"0": "cine"},
-        "labels": {"background": 0, "myocardium": 1},
-        "numTraining": len(written),
-        "file_ending": ".nii.gz",
-    }
-    (root / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
+    places = lay_out(root, [case_of(number) for number in range(len(written))])
+    for volume, place in zip(written, places, strict=True):
+        for source, target in zip(volume, place, strict=True):
+            source.rename(target)
 
 
 def write_volumes(root: Path, studies: Iterable[CineStudy]) -> list[tuple[Path, Path]]:
@@ -260,27 +204,9 @@ def write_volumes(root: Path, studies: Iterable[CineStudy]) -> list[tuple[Path, 
         return [(root / row["image"], root / row["mask"]) for row in csv.DictReader(file)]
 
 
-def channel_of(number: int) -> str:
-    """Return the name that nnU-Net wants of the only channel of a case."""
-    return f"case_{number:03d}_0000.nii.gz"
-
-
-def timed(words: Sequence[str], log: Path, environment: Mapping[str, str] = os.environ) -> float:
-    """Return the seconds of a command in a process of its own, from before it starts to its end.
-
-    Raises:
-        SystemExit: it failed; with the end of what it said.
-    """
-    with log.open("w", encoding="utf-8") as said:
-        started = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - our own interpreter, and the one that was named
-            words, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), check=False
-        )
-        seconds = time.monotonic() - started
-    if done.returncode:
-        end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
-        raise SystemExit(f"{end}\n{words[0]} ended with {done.returncode}")
-    return seconds
+def case_of(number: int) -> str:
+    """Return what a phase is called as a case of nnU-Net."""
+    return f"case_{number:03d}"
 
 
 def check(masks: Sequence[Path], cine: Path) -> None:

@@ -9,7 +9,9 @@ from benchmarks.catalogue import BENCHMARKS, of_three, summary_of
 from benchmarks.page import PAGE, RESULTS, page, results
 
 FOLDER = Path(RESULTS).parent
-SHARED = {"__main__", "catalogue", "census", "common", "page", "steps"}
+SHARED = {
+    "__main__", "catalogue", "census", "common", "nnunet", "nnunet_trainer", "page", "steps",
+}  # fmt: skip
 MACHINE = {
     "processor": "AMD EPYC", "cores": 2, "threads": 2, "memory_gib": 23.5,
     "instructions": ["avx512_bf16"], "accelerator": "",

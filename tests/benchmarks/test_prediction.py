@@ -8,7 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from benchmarks.prediction import check, make_study, spacing_of, timed, write_raw, write_study
+from benchmarks.common import timed
+from benchmarks.prediction import check, make_study, spacing_of, write_raw, write_study
 from cardiac_mtl.contracts import CineStudy
 
 AFFINE = np.array([[0, 1.5, 0, -7], [2.0, 0, 0, 5], [0, 0, 8, 11], [0, 0, 0, 1]])
