@@ -1,17 +1,23 @@
 """Tiny data, made once a test run, and a cache folder that is not the user's."""
 
+import os
+from contextlib import contextmanager
+from functools import cache, partial
+
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 
 from cardiac_mtl.catalogue import experiments, find_config
 from cardiac_mtl.configuration import read_yaml
 from cardiac_mtl.contracts import CineStudy
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_cohort import LAYOUTS, write_cohort
+from cardiac_mtl.phantoms.cohort import make_cohort
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
+def cache_folder(tmp_path_factory):
     """Keep prepared stores and phantoms out of the user's cache folder."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
@@ -25,8 +31,8 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
+@contextmanager
+def leaving_pictures_empty():
     """Have `test` and `report` leave pictures empty: drawing takes most of their time."""
 
     def leave_empty(picture, folder):
@@ -35,49 +41,89 @@ def undrawn(monkeypatch):
         path.with_suffix(".png").touch()
         return path
 
-    for name in ("overlay", "curves"):
-        monkeypatch.setattr(f"cardiac_mtl.testing.{name}", lambda path, *_, **__: path.touch())
-    monkeypatch.setattr("cardiac_mtl.reporting.save", leave_empty)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("overlay", "curves", "feature_maps", "write_loop"):
+            patch.setattr(f"cardiac_mtl.testing.{name}", lambda path, *_, **__: path.touch())
+        patch.setattr("cardiac_mtl.reporting.save", leave_empty)
+        yield
 
 
 @pytest.fixture(scope="session")
-def lvsc(tmp_path_factory):
-    """An LVSC folder of six phantom patients with two phases."""
-    root = tmp_path_factory.mktemp("data") / "lvsc"
-    write_cohort("lvsc", root, patients=6, phases=2, seed=0)
-    return root
+def without_pictures():
+    """Return the context in which `test` and `report` draw nothing."""
+    return leaving_pictures_empty
+
+
+@pytest.fixture
+def undrawn(without_pictures):
+    with without_pictures():
+        yield
 
 
 @pytest.fixture(scope="session")
-def hearts(tmp_path_factory):
+def once(tmp_path_factory):
+    """Return the maker of folders that all processes of a test run share: name, what fills it."""
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "data"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name, fill):
+        with FileLock(shared / f"{name}.lock"):
+            if not (shared / name).is_dir():
+                making = shared / f".{name}"
+                fill(making)
+                making.rename(shared / name)
+        return shared / name
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn():
+    """Six phantom patients with two phases: it takes seconds to draw them."""
+    return cache(lambda: list(make_cohort(6, phases=2, seed=0)))
+
+
+def written(layout, drawn):
+    """Return what writes the phantoms in a layout."""
+
+    def write(root):
+        made = LAYOUTS[layout]._replace(make=lambda *_, **__: drawn())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setitem(LAYOUTS, layout, made)
+            write_cohort(layout, root, patients=6, phases=2, seed=0)
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def lvsc(once, drawn):
+    """The phantoms as an LVSC folder."""
+    return once("lvsc", written("lvsc", drawn))
+
+
+@pytest.fixture(scope="session")
+def hearts(once, drawn):
     """The same phantoms behind a manifest."""
-    root = tmp_path_factory.mktemp("data") / "hearts"
-    write_cohort("manifest", root, patients=6, phases=2, seed=0)
-    return root
+    return once("hearts", written("manifest", drawn))
 
 
 @pytest.fixture(scope="session")
-def cines(tmp_path_factory):
+def cines(once):
     """Six phantom patients, five of them with an infarct, as cine of three phases."""
-    root = tmp_path_factory.mktemp("data") / "cines"
-    write_cohort("cine", root, patients=6, phases=3, seed=0)
-    return root
+    return once("cines", partial(write_cohort, "cine", patients=6, phases=3, seed=0))
 
 
 @pytest.fixture(scope="session")
-def sequences(tmp_path_factory):
+def sequences(once):
     """Six phantom patients in three sequences, three of them with an LGE mask."""
-    root = tmp_path_factory.mktemp("data") / "sequences"
-    write_cohort("mscmr", root, patients=6, seed=0, scale=8)
-    return root
+    return once("sequences", partial(write_cohort, "mscmr", patients=6, seed=0, scale=8))
 
 
 @pytest.fixture(scope="session")
-def maps(tmp_path_factory):
+def maps(once):
     """Native T1 maps of six phantom patients, one of them diseased, of 64 x 54 pixels."""
-    root = tmp_path_factory.mktemp("data") / "maps"
-    write_cohort("t1", root, patients=6, seed=0, scale=4)
-    return root
+    return once("maps", partial(write_cohort, "t1", patients=6, seed=0, scale=4))
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +150,11 @@ def one_a_class():
     for path in experiments():
         classes.setdefault(read_yaml(path)["model"]["class_path"], path.stem)
     return sorted(classes.values())
+
+
+@pytest.fixture(scope="session")
+def first_of_each_class():
+    return one_a_class()
 
 
 def pytest_generate_tests(metafunc):

@@ -26,9 +26,10 @@ def fit(root, run_root, *more):
 
 
 @pytest.fixture(scope="module")
-def run(hearts, tmp_path_factory):
+def run(hearts, without_pictures, tmp_path_factory):
     run = fit(hearts, tmp_path_factory.mktemp("runs"))
-    assert main(["test", "--run", str(run)]) == 0
+    with without_pictures():
+        assert main(["test", "--run", str(run)]) == 0
     return run
 
 

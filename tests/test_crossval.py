@@ -1,11 +1,16 @@
 """`cv`: every job once, what is finished never again, what was lost again; one report."""
 
 import json
+import multiprocessing
 import os
+import runpy
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -17,6 +22,11 @@ from cardiac_mtl.crossval import plan
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.study import LOST, RUNNING, STOPPED, WAITING, Job, table
 
+# jobs are forked from a process that has imported everything and computed nothing
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["cardiac_mtl.training"])
+HELPER = Path(__file__).with_name("forked_job.py")
+
 
 def words(hearts, root, *more, experiments="mtn_uncertainty,mtn_unet"):
     return [
@@ -26,10 +36,25 @@ def words(hearts, root, *more, experiments="mtn_uncertainty,mtn_unet"):
     ]  # fmt: skip
 
 
+def fork(job, _):
+    """Start a job as `cv` does, without the seconds that a fresh interpreter imports for."""
+    given = {"LEDGER": job.ledger, "NAME": job.name}
+    process = processes.Process(target=runpy.run_path, args=(str(HELPER), given, "job"))
+    process.start()
+    return SimpleNamespace(
+        poll=lambda: process.exitcode,
+        terminate=process.terminate,
+        kill=process.kill,
+        wait=process.join,
+    )
+
+
 @pytest.fixture(scope="module")
-def study(hearts, tmp_path_factory):
+def study(hearts, without_pictures, tmp_path_factory):
     root = tmp_path_factory.mktemp("study") / "runs"
-    assert main(words(hearts, root, "--jobs", "2")) == 0
+    with pytest.MonkeyPatch.context() as patch, without_pictures():
+        patch.setattr("cardiac_mtl.crossval._start", fork)
+        assert main(words(hearts, root, "--jobs", "2")) == 0
     (ledger,) = (root / "cv").iterdir()
     return root, ledger
 
@@ -51,12 +76,14 @@ def test_a_grid_shares_its_folds_and_ends_in_one_report(study):
 
 @pytest.mark.slow
 def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, capsys, monkeypatch):
+    """The lost job is trained and tested in a fresh process, as users have it."""
     root, ledger = study
     reported = []
     monkeypatch.setattr("cardiac_mtl.reporting.run", reported.append)
     path = next(iter(sorted(ledger.glob("*-fold*.json"))))
     lost = json.loads(path.read_text()) | {"state": RUNNING}
     path.write_text(json.dumps(lost))  # as a killed process leaves it: nobody holds the lock
+    shutil.rmtree(lost["run"])
     assert main(words(hearts, root, "--status")) == 0
     assert "3 finished, 1 lost" in capsys.readouterr().out
     assert main(words(hearts, root)) == 0
@@ -85,7 +112,8 @@ def test_another_configuration_is_another_study(hearts, tmp_path):
     ]  # fmt: skip
 
 
-def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys):
+def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys, monkeypatch):
+    monkeypatch.setattr("cardiac_mtl.crossval._start", fork)
     more = ["--data.val_fraction", "0.9"]
     assert main(words(hearts, tmp_path, "--jobs", "2", *more, experiments="mtn_unet")) == 1
     shown = capsys.readouterr().out

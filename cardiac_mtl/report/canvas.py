@@ -56,6 +56,7 @@ def save(picture: Picture, folder: Path) -> Path:
     path = folder / f"{picture.name}.svg"
     with rc_context(STYLE):
         picture.figure.savefig(path, metadata={"Date": None}, dpi=150)
+        picture.figure.set_layout_engine("none")  # laying it out again takes as long as drawing it
         picture.figure.savefig(path.with_suffix(".png"), dpi=150)
     return path
 

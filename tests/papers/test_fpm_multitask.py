@@ -200,6 +200,7 @@ def test_predict_names_the_classes(maps, tmp_path):
     assert not list(out.glob("*.nii.gz"))
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypatch):
     for module in ("prediction", "testing"):  # after two batches images differ in the sixth digit
         monkeypatch.setattr(

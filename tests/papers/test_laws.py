@@ -13,7 +13,7 @@ from cardiac_mtl.contracts import UNLABELLED
 SIDE, PHASES = 32, 5
 
 
-@pytest.fixture(params=experiments(), ids=lambda path: path.stem)
+@pytest.fixture(scope="module", params=experiments(), ids=lambda path: path.stem)
 def config(request):
     """Return an experiment, narrow and on small images."""
     config = read_yaml(request.param)
@@ -25,9 +25,16 @@ def config(request):
     return config
 
 
-@pytest.fixture
-def paper(config):
+@pytest.fixture(scope="module")
+def built(config):
+    torch.manual_seed(1)  # other numbers than those of the batches
     return build(config)[0]
+
+
+@pytest.fixture
+def paper(built):
+    built.zero_grad()
+    return built.train()
 
 
 @pytest.fixture

@@ -71,18 +71,21 @@ def write_run():
 
 
 @pytest.fixture(scope="session")
-def runs(tmp_path_factory):
+def runs(once):
     """Two experiments of two folds each."""
-    root = tmp_path_factory.mktemp("report") / "runs"
-    rng = np.random.default_rng(0)
-    for experiment in ("mtn_uncertainty", "mtn_unet"):
-        for fold, patients in enumerate((["p1", "p2", "p3"], ["p4", "p5", "p6"])):
-            _write_run(root / experiment / f"fold{fold}", experiment, fold, patients, rng)
-    return root
+
+    def write(root):
+        rng = np.random.default_rng(0)
+        for experiment in ("mtn_uncertainty", "mtn_unet"):
+            for fold, patients in enumerate((["p1", "p2", "p3"], ["p4", "p5", "p6"])):
+                _write_run(root / experiment / f"fold{fold}", experiment, fold, patients, rng)
+
+    return once("runs", write)
 
 
 @pytest.fixture(scope="session")
-def report(runs, tmp_path_factory):
-    out = tmp_path_factory.mktemp("report") / "out"
-    assert main(["report", str(runs), "--output", str(out)]) == 0
-    return out
+def report(once, runs):
+    def write(out):
+        assert main(["report", str(runs), "--output", str(out)]) == 0
+
+    return once("report", write)

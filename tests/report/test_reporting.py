@@ -67,6 +67,7 @@ def test_two_reports_of_the_same_rows_are_alike(report, runs, tmp_path):
             assert (tmp_path / path.relative_to(report)).read_bytes() == path.read_bytes(), path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_optimistic_run_marks_every_row(write_run, tmp_path, capsys):
     rng = np.random.default_rng(1)
     write_run(tmp_path / "paper", "mtn_unet", 0, ["p1", "p2"], rng, protocol="paper_optimistic")
