@@ -95,13 +95,18 @@ def _memory(result: Mapping[str, Any]) -> list[Row]:
 
 
 def _training(result: Mapping[str, Any]) -> list[Row]:
-    head = ("", "ours, s", "ours from the command, s", "nnU-Net, s", "nnU-Net over ours")
-    keys = ("ours_s", "ours_from_command_s", "nnunet_s", "nnunet_over_ours")
+    ours, theirs = result["ours"], result["nnunet"]
+    never = "never" if theirs else "not measured"
     levels = [
-        (f"to a Dice of {row['dice']:.2f}", *(_reached(row[key]) for key in keys))
+        (
+            f"to a Dice of {row['dice']:.2f}",
+            _or(row["ours_s"], "never"),
+            _or(row["ours_from_command_s"], "never"),
+            _or(row["nnunet_s"], never),
+            _or(row["nnunet_over_ours"]),
+        )
         for row in result["levels"]
     ]
-    ours, theirs = result["ours"], result["nnunet"] or {}
     names = {
         "training ends after, s": "final_s",
         "Dice then": "final_dice",
@@ -112,14 +117,14 @@ def _training(result: Mapping[str, Any]) -> list[Row]:
         "parameters": "parameters",
     }
     facts = [
-        (what, _reached(ours.get(key), ""), "", _reached(theirs.get(key), ""))
-        for what, key in names.items()
+        (what, _or(ours.get(key)), "", _or((theirs or {}).get(key))) for what, key in names.items()
     ]
+    head = ("", "ours, s", "ours from the command, s", "nnU-Net, s", "nnU-Net over ours")
     return [head, *levels, *facts]
 
 
-def _reached(value: float | None, never: str = "never") -> str:
-    return never if value is None else _short(value)
+def _or(value: float | None, without: str = "") -> str:
+    return without if value is None else _short(value)
 
 
 _OVERHEAD = (
