@@ -75,8 +75,9 @@ def test_every_experiment_says_what_it_is():
 def test_whole_numbers_stay_whole_whatever_was_imported_before():
     """Else the same words would be another run in another process, and 1 batch be all of them."""
     code = """
-from typing import Optional, Union
-Optional[Union[float, int]]  # as a library may make it first
+from lightning import Trainer
+# as `typing` hands it out where a library made Union[float, int] first
+Trainer.__init__.__annotations__["limit_train_batches"] = float | int | None
 from cardiac_mtl.cli import main
 main(["fit", "--config", "mtn_unet", "--config", "debug", "--print_config"])
 """
