@@ -94,6 +94,15 @@ def _memory(result: Mapping[str, Any]) -> list[Row]:
     ]
 
 
+def _fused(result: Mapping[str, Any]) -> list[Row]:
+    ways = ("one_by_one_over_fused", "one_by_one_s", "fused_s")
+    head = ("setting", "step one by one over fused", "step one by one, s", "step fused, s")
+    return [
+        head,
+        *((row["setting"], *(of_three(row[way]) for way in ways)) for row in result["rows"]),
+    ]
+
+
 def _training(result: Mapping[str, Any]) -> list[Row]:
     ours, theirs = result["ours"], result["nnunet"]
     never = "never" if theirs else "not measured"
@@ -166,6 +175,7 @@ BENCHMARKS = {
         "1.3",
         _table(("step with the plain cell over ours", "plain_over_ours", "")),
     ),
+    "fused": Benchmark(True, "a loop over the weights", "", _fused),
     "scoring": Benchmark(
         True,
         "MONAI's metrics",

@@ -29,6 +29,7 @@ from cardiac_mtl.networks.deeplab import DeepLabV3Plus
 from cardiac_mtl.networks.fpm import PARALLEL, SERIAL, FPMNet
 from cardiac_mtl.networks.unet import UNet
 from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
+from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, Weighting
 
 TASKS = {"mask", "label"}
@@ -108,7 +109,7 @@ class T1Tasks(Paper):
 
     @override
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizer = self.make_optimizer(self.parameters())
+        optimizer = fused(self.make_optimizer(self.parameters()))
         return [optimizer], [self.make_scheduler(optimizer)]
 
 

@@ -34,6 +34,7 @@ from cardiac_mtl.networks.unet import (
     init_kaiming,
 )
 from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
+from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.postprocessing import largest_component
 from cardiac_mtl.weighting import UncertaintyWeighting, Weighting
 
@@ -158,7 +159,7 @@ class MTN(Paper):
         groups: list[dict[str, object]] = [{"params": network}]
         if learned:
             groups.append({"params": list(learned), "weight_decay": 0.0})
-        optimizer = self.make_optimizer(groups)
+        optimizer = fused(self.make_optimizer(groups))
         for group in optimizer.param_groups[1:]:
             group["lr"] *= self.weighting_lr_factor
         return [optimizer], [self.make_scheduler(optimizer)]

@@ -25,6 +25,7 @@ from cardiac_mtl.networks.extractors import ExtractorName, make_extractor
 from cardiac_mtl.networks.sfen import Generator, SingleTaskSFEN, last_maps
 from cardiac_mtl.papers.adversarial import AdamOfGANs, AdversarialPaper
 from cardiac_mtl.papers.base import OptimizerFactory, SchedulerFactory
+from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.papers.infarct import (
     INDEX_SIZES,
     Exponent,
@@ -162,8 +163,8 @@ class MuTGAN(InfarctTasks, AdversarialPaper):
     @override
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         optimizers = [
-            self.make_optimizer(self.groups(self.generator.parameters())),
-            self.make_optimizer(self.discriminator.parameters()),
+            fused(self.make_optimizer(self.groups(self.generator.parameters()))),
+            fused(self.make_optimizer(self.discriminator.parameters())),
         ]
         return optimizers, [self.make_scheduler(optimizer) for optimizer in optimizers]
 
@@ -194,7 +195,7 @@ class _WithoutDiscriminator(InfarctTasks):
 
     @override
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizer = self.make_optimizer(self.groups(self.networks.parameters()))
+        optimizer = fused(self.make_optimizer(self.groups(self.networks.parameters())))
         return [optimizer], [self.make_scheduler(optimizer)]
 
 

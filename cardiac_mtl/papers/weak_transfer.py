@@ -35,6 +35,7 @@ from cardiac_mtl.networks.discriminators import DiscriminatorHead, MaskDiscrimin
 from cardiac_mtl.networks.drunet import DILATIONS, DRUNet
 from cardiac_mtl.papers.adversarial import AdversarialPaper, detached
 from cardiac_mtl.papers.base import OptimizerFactory, SchedulerFactory
+from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.papers.keras_optimizers import KerasAdam
 from cardiac_mtl.postprocessing import closed_then_opened
 from cardiac_mtl.weighting import FixedWeighting, Weighting
@@ -256,12 +257,12 @@ class WeakTransfer(AdversarialPaper):
         others = [p for p in self.discriminator.parameters() if not any(p is k for k in kernels)]
         judge = [{"params": kernels, "weight_decay": self.disc_weight_decay}, {"params": others}]
         optimizers = [
-            self.make_optimizer(self.groups(self.generator.parameters())),
-            self.make_disc_optimizer(judge),
+            fused(self.make_optimizer(self.groups(self.generator.parameters()))),
+            fused(self.make_disc_optimizer(judge)),
         ]
         if self.make_adversarial_optimizer is not None:
             groups = self.groups(self.generator.parameters())
-            optimizers.append(self.make_adversarial_optimizer(groups))
+            optimizers.append(fused(self.make_adversarial_optimizer(groups)))
         return optimizers, [self.make_scheduler(optimizer) for optimizer in optimizers]
 
 
