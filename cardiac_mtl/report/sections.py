@@ -386,7 +386,7 @@ def _papers(methods: Sequence[Method]) -> Section:
             "papers",
             "Published values and ours",
             "Ours with the 95 % interval by patients. MSD of paper B is in voxels in all "
-            "likelihood, and so is ours here. Commands stand in papers.csv.",
+            "likelihood, and so is ours beside it. Commands stand in papers.csv.",
             fidelity.fidelity(methods),
             layout.fidelity_shown,
         ),
