@@ -202,7 +202,10 @@ def _scored(path: Path) -> list[Path]:
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        # a pathology may well be `None`, and a patient `NA`: nothing but nothing is missing
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""]
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"unreadable ({type(error).__name__})", where=str(path), fix=_FIX

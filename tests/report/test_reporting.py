@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.report import analysis
 from cardiac_mtl.reporting import read_methods
 
 
@@ -105,6 +106,18 @@ def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_pathology_none_is_a_stratum_and_a_patient_na_a_patient(write_run, tmp_path):
+    write_run(tmp_path / "run", "mtn_unet", 0, ["NA", "p1"], np.random.default_rng(3))
+    for name in ("cases", "slices", "patients"):
+        path = tmp_path / "run" / f"{name}.csv"
+        path.write_text(path.read_text().replace(",normal,", ",None,"))
+    methods = read_methods([tmp_path])
+    strata = analysis.strata(methods, ["pathology"])
+    assert strata["value"].tolist() == ["None"]
+    assert strata["patients"].tolist() == [2]
+    assert set(methods[0].cases["patient_id"]) == {"NA", "p1"}
 
 
 @pytest.mark.usefixtures("undrawn")
