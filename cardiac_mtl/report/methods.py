@@ -86,10 +86,19 @@ class Family:
     @property
     def cases(self) -> pd.DataFrame:
         """One row a case and label, numbers averaged over the seeds that define them."""
-        rows = pd.concat([method.cases for method in self.members])
-        grouped = rows.groupby(["case_id", "label"], sort=False)
-        numbers = list(rows.select_dtypes("number"))
-        return grouped.first().assign(**grouped[numbers].mean()).reset_index()
+        return _averaged([method.cases for method in self.members], ["case_id", "label"])
+
+    @property
+    def indices(self) -> pd.DataFrame:
+        """One row a slice, numbers averaged over the seeds that define them."""
+        return _averaged([method.indices for method in self.members], ["case_id", "slice"])
+
+
+def _averaged(tables: Sequence[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    rows = pd.concat(tables)
+    grouped = rows.groupby(keys, sort=False)
+    numbers = [name for name in rows.select_dtypes("number") if name not in keys]
+    return grouped.first().assign(**grouped[numbers].mean()).reset_index()
 
 
 def families(methods: Sequence[Method]) -> list[Family]:

@@ -215,8 +215,9 @@ def _infarcts(methods: Sequence[Method]) -> Section:
             *_table(
                 "infarct_comparisons",
                 "Paired tests",
-                "Second minus first on the slices of which both have the index; Wilcoxon's "
-                "test on the means of patients, corrected by Holm over all rows.",
+                "Second minus first on the slices of which both have the index, of several seeds "
+                "the mean of each slice; Wilcoxon's test on the means of patients, corrected by "
+                "Holm over all rows.",
                 infarcts.index_comparisons(methods),
             ),
         ],
