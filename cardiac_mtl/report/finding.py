@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from cardiac_mtl.metrics.statistics import holm
-from cardiac_mtl.report.layout import value_with_interval
+from cardiac_mtl.report.layout import p_value, value_with_interval
 from cardiac_mtl.report.methods import Method, families
 
 _RIGHT = {"ok": 1.0, "missed": 0.0, "both_empty": 1.0, "false_positive": 0.0}
@@ -122,6 +122,6 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
         f"{one} / {two}"
         for one, two in zip(table["first_better"], table["second_better"], strict=True)
     ]
-    shown["p, sign test"] = table["p"].map("{:.3f}".format)
-    shown["p by Holm"] = table["p_holm"].map("{:.3f}".format)
+    shown["p, sign test"] = table["p"].map(p_value)
+    shown["p by Holm"] = table["p_holm"].map(p_value)
     return shown

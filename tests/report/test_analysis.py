@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from cardiac_mtl.metrics.statistics import ks
 from cardiac_mtl.report import analysis
 from cardiac_mtl.report.fidelity import comparable, fidelity, paper_values
+from cardiac_mtl.report.layout import headline_shown
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.reporting import read_methods
 
@@ -64,6 +65,11 @@ def test_areas_by_region_are_means_over_slices_that_hold_the_label(methods):
     chosen = slices[(slices["region"] == "basal") & (slices["reference_area_mm2"] > 0)]
     assert row["error_mm2_mean"] == pytest.approx(chosen["area_error_mm2"].mean())
     assert row["slices"] == len(chosen)
+
+
+def test_no_validation_is_claimed_where_none_may_have_been(methods):
+    shown = headline_shown(analysis.headline(methods))
+    assert set(shown["selected"]) == {"without test patients"}
 
 
 def test_methods_on_other_cases_are_not_silently_compared(methods):

@@ -70,6 +70,12 @@ def test_pairs_are_tested_by_sign_over_the_patients_that_differ():
     assert finding.comparisons_shown(pd.DataFrame([row]))["patients"].tolist() == ["without it"]
 
 
+def test_a_small_p_is_not_shown_as_zero():
+    first, second = method("a", ["missed"] * 20), method("b", ["ok"] * 20)
+    (shown,) = finding.comparisons_shown(finding.comparisons([first, second])).to_dict("records")
+    assert shown["p, sign test"] == shown["p by Holm"] == "1.9e-06"
+
+
 def test_seeds_of_one_method_count_as_one():
     seeds = [
         method("a, seed 0", ["missed", "missed", "ok"], family="a"),
