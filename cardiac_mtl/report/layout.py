@@ -205,7 +205,7 @@ def _with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
 
 def _triple(table: pd.DataFrame, *columns: str) -> list[str]:
     return [
-        f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        f"{value:.4g}" if np.isnan(low) else f"{value:.4g} [{low:.4g}, {high:.4g}]"
         for value, low, high in zip(*(table[c] for c in columns), strict=True)
     ]
 

@@ -180,8 +180,8 @@ def _function(methods: Sequence[Method], drawn: Drawn) -> Section:
                 "agreement",
                 "Agreement",
                 "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
-                "random, absolute agreement, single measure. Areas of the slices of a patient "
-                "are not independent.",
+                "random, absolute agreement, single measure. Intervals by patients: the percentile "
+                "bootstrap where a patient counts more than once, as slices and phases do.",
                 quantities.agreement(methods),
                 layout.agreement_shown,
             ),
