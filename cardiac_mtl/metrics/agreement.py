@@ -212,7 +212,7 @@ def _bootstrap(
     """
     both, gap = pairs.sum(axis=1) - 2 * pairs.mean(), pairs[:, 1] - pairs[:, 0]
     terms = (np.ones(len(pairs)), both, gap, both**2, gap**2)
-    sums = np.stack([np.bincount(patient, term) for term in terms], axis=1)
+    sums = np.stack([np.bincount(patient, term) for term in terms], axis=1).astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         return bootstrap_sums(sums, statistic, confidence)
 
@@ -237,7 +237,7 @@ def _icc_of(sums: Floats) -> Floats:
 
 def _known(*raters: Floats) -> NDArray[np.bool_]:
     """Return which cases (N,) every rater has measured."""
-    known: NDArray[np.bool_] = ~np.isnan(np.stack(raters)).any(axis=0)
+    known: NDArray[np.bool_] = np.isnan(np.stack(raters)).sum(axis=0) == 0
     return known
 
 
