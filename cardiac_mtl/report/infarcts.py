@@ -1,7 +1,6 @@
 """Rows of `indices.csv` to tables: errors of the seven infarct indices, tests between methods."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pandas as pd
 
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, paired_test
-from cardiac_mtl.report.methods import Method, families
+from cardiac_mtl.report.methods import Method, pairs_of
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""
@@ -63,7 +62,7 @@ def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     """
     rows: list[dict[str, Any]] = []
     measured = [method for method in methods if len(method.indices)]
-    for first, second in combinations(families(measured), 2):
+    for first, second in pairs_of(measured):
         merged = first.indices.merge(
             second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
         )

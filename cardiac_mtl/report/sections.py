@@ -122,7 +122,8 @@ def _comparison(methods: Sequence[Method]) -> Section:
     return Section(
         "comparison",
         "Comparison",
-        "Methods on the cases that both have scored; of several seeds the mean of each case.",
+        "Methods on the cases that both have scored; of several seeds the mean of each case, over "
+        "as many seeds of either as both have.",
         _table(
             "comparisons",
             "Paired tests",
@@ -216,8 +217,8 @@ def _infarcts(methods: Sequence[Method]) -> Section:
                 "infarct_comparisons",
                 "Paired tests",
                 "Second minus first on the slices of which both have the index, of several seeds "
-                "the mean of each slice; Wilcoxon's test on the means of patients, corrected by "
-                "Holm over all rows.",
+                "the mean of each slice, over as many as both have; Wilcoxon's test on the means "
+                "of patients, corrected by Holm over all rows.",
                 infarcts.index_comparisons(methods),
             ),
         ],

@@ -53,12 +53,14 @@ def test_methods_are_compared_on_the_slices_that_both_have(method):
 
 
 def test_methods_of_several_seeds_are_compared_once_by_their_means(method):
-    first = method("mutgan", [1.0, 3.0, 5.0, np.nan])
+    first = [
+        method(f"mutgan, seed {k}", [1.0, 3.0, 5.0, np.nan], family="mutgan") for k in range(2)
+    ]
     seeds = [
         method(f"mutgan_generator, seed {k}", errors, family="mutgan_generator")
         for k, errors in enumerate(([2.0, 4.0, 6.0, 9.0], [4.0, 6.0, np.nan, 9.0]))
     ]
-    (row,) = index_comparisons([first, *seeds]).to_dict("records")
+    (row,) = index_comparisons([*first, *seeds]).to_dict("records")
     assert (row["second"], row["slices"]) == ("mutgan_generator", 3)
     assert row["difference"] == pytest.approx((2 + 2 + 1) / 3)
     assert row["p_holm"] == row["p_wilcoxon"]
