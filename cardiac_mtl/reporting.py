@@ -23,6 +23,8 @@ from cardiac_mtl.report.sections import sections_of
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
 
 _ONE_METHOD = ("experiment", "data", "seed")
+_NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"}
+"""Arguments of the data that tell where they are, or what does not change a number."""
 _STRATA = ("pathology", "vendor", "centre")
 _FIX = "score the run again with this version"
 _TEXT = (
@@ -80,7 +82,7 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
 
     Returns:
         Methods in the order in which they were given; several seeds are methods of their own, and
-        so are runs whose models were set otherwise.
+        so are runs whose model, data or epochs were set otherwise.
 
     Raises:
         UserError: a folder holds no rows, rows are damaged, or two runs of a method have scored
@@ -104,7 +106,7 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
 
 
 def variants_of(runs: Sequence[Run]) -> list[str]:
-    """Tell runs of one experiment on one data set apart by the settings of their model.
+    """Tell runs of one experiment on one data set apart by their settings.
 
     Returns:
         Of each run, the settings whose values differ among those runs, such as
@@ -222,11 +224,14 @@ def _refuse_without(wanted: Sequence[str], frame: pd.DataFrame, path: Path) -> N
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Return what `fit` was told of the model, by name with dots; nothing without a `fit`."""
+    """Return what `fit` was told of model, data and epochs, by name with dots; else nothing."""
     if not path.is_file():
         return {}
-    model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model") or {}
-    return dict(_flat(model.get("init_args") or {}))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    model, data = ((config.get(k) or {}).get("init_args") or {} for k in ("model", "data"))
+    of_data = {name: value for name, value in data.items() if name not in _NO_SETTINGS}
+    epochs = {"max_epochs": (config.get("trainer") or {}).get("max_epochs")}
+    return dict(_flat(model)) | dict(_flat({"data": of_data, "trainer": epochs}))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

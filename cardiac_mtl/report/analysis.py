@@ -326,6 +326,11 @@ def warnings(methods: Sequence[Method]) -> list[str]:
         for name, cases in sets.items()
         if cases != shared
     ]
+    found += [
+        f"{method.name}: its runs dealt the patients to folds in several ways: the data changed."
+        for method in methods
+        if len({run.identity.get("split_sha256") for run in method.runs}) > 1
+    ]
     for method in methods:
         if absent := sum(
             r.identity.get("findings", {}).get("no_prediction", 0) for r in method.runs

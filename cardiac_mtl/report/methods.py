@@ -31,7 +31,7 @@ class Run:
     metrics: pd.DataFrame
     """Of training, by epoch; without a row when there was none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the model, such as `weighting.mask`; empty for masks of another tool."""
+    """Such as `weighting.mask` of the model; empty for masks of another tool."""
 
     @property
     def part(self) -> str:
