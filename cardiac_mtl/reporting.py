@@ -11,6 +11,7 @@ import yaml
 
 import cardiac_mtl
 from cardiac_mtl.console import say
+from cardiac_mtl.contracts import OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
@@ -25,6 +26,8 @@ from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
 _ONE_METHOD = ("experiment", "data", "seed")
 _NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"}
 """Arguments of the data that tell where they are, or what does not change a number."""
+_ON_TEST = " (selected on TEST)"
+"""Of names: most tables and figures have no other place to say so (P9)."""
 _STRATA = ("pathology", "vendor", "centre")
 _FIX = "score the run again with this version"
 _TEXT = (
@@ -101,7 +104,10 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
         _refuse_shared_cases(names[key], of_method)
         ordered = sorted(of_method, key=lambda run: str(run.identity.get("fold", "")))
         family = names[key].removesuffix(_seed(key))
-        methods.append(Method(names[key], ordered, key.data, key.variant, family))
+        seed = names[key].removeprefix(family)
+        if any(one.identity.get("protocol") == OPTIMISTIC for one in of_method):
+            family += _ON_TEST
+        methods.append(Method(family + seed, ordered, key.data, key.variant, family))
     return methods
 
 

@@ -63,7 +63,7 @@ def _protocol(methods: Sequence[Method]) -> Section:
         "protocol",
         "What was run",
         "One row a run; selected_on says on which patients the checkpoint was chosen. A "
-        "value chosen on test patients is optimistic, and marked so in every table.",
+        "value chosen on test patients is optimistic; the name of its method says so everywhere.",
         _table(
             "protocol",
             "Runs",

@@ -71,11 +71,16 @@ def test_two_reports_of_the_same_rows_are_alike(report, runs, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_an_optimistic_run_marks_every_row(write_run, tmp_path, capsys):
     rng = np.random.default_rng(1)
-    write_run(tmp_path / "paper", "mtn_unet", 0, ["p1", "p2"], rng, protocol="paper_optimistic")
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        folder = tmp_path / "paper" / name
+        write_run(folder, name, 0, ["p1", "p2"], rng, protocol="paper_optimistic")
     assert main(["report", str(tmp_path / "paper"), "--output", str(tmp_path / "out")]) == 0
     assert "OPTIMISTIC" in capsys.readouterr().out
     text = (tmp_path / "out/tables/results.md").read_text()
-    assert text.count("ON TEST: optimistic") == text.count("| mtn_unet |")
+    assert text.count("ON TEST: optimistic") == text.count("(selected on TEST) |") > 0
+    for name in ("agreement", "areas", "comparisons", "consistency", "strata", "suspects"):
+        text = (tmp_path / f"out/tables/{name}.csv").read_text()
+        assert "(selected on TEST)" in text, name
     assert "OPTIMISTIC" in (tmp_path / "out/index.html").read_text()
 
 
