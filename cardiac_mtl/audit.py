@@ -205,7 +205,8 @@ def _selected(identity: Any, origin: Any, split: Split) -> Claim:  # noqa: ANN40
 def _tested(run: Path, split: Split) -> Claim:
     if not (run / "cases.csv").is_file():
         return Claim("test rows", "unknown", "no cases.csv yet; run `cardiac-mtl test`")
-    patients = pd.read_csv(run / "cases.csv", dtype=str)["patient_id"].unique().tolist()
+    rows = pd.read_csv(run / "cases.csv", dtype=str, keep_default_na=False)
+    patients = rows["patient_id"].unique().tolist()
     return _within("test rows", patients, split.test, "the test part")
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
+from numpy.typing import NDArray
 
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import EXTERNAL
@@ -46,9 +47,16 @@ class _Scored(NamedTuple):
 @dataclass(frozen=True)
 class _Settings:
     labels: dict[str, int]
+    """Value of each class in the files."""
     tolerance_mm: float
     indices: str
     """Label whose indices are measured; empty for none."""
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """Value of each class once it is read: 1, 2, ... by rising value in the files."""
+        ordered = sorted(self.labels.values())
+        return {name: 1 + ordered.index(value) for name, value in self.labels.items()}
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -176,10 +184,10 @@ def _references(path: Path) -> list[Case]:
 def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
     """Score one case in a process of its own; what does not fit is a finding, not an end."""
     case, file = item
-    labels = settings.labels
+    labels = settings.classes
     with noticed() as odd:
         try:
-            collected = _collect(case, file, labels, with_image=False)
+            collected = _collect(case, file, settings.labels, with_image=False)
         except UserError as error:
             return _Scored(
                 _NO_ROWS, pd.DataFrame(), pd.DataFrame(), [of_error(error, case.case_id)]
@@ -216,12 +224,21 @@ def _collect(
         row=0,
         slices=np.arange(len(voxels)),
         image=voxels,
-        reference=sitk.GetArrayFromImage(reference).astype(np.int8)[order],
-        predicted=sitk.GetArrayFromImage(predicted).astype(np.uint8)[order],
+        reference=_classes_of(reference, labels).astype(np.int8)[order],
+        predicted=_classes_of(predicted, labels).astype(np.uint8)[order],
         spacing=(slices, rows, columns),
         indices=None,
         reference_indices=np.full((len(voxels), 0), np.nan, dtype=np.float32),
     )
+
+
+def _classes_of(mask: sitk.Image, labels: Mapping[str, int]) -> NDArray[np.integer[Any]]:
+    """Return (S, H, W) with the values of `_Settings.classes`: those of a file may exceed a byte.
+
+    The background stays 0 and a slice without annotation `UNLABELLED`, as they lie below all.
+    """
+    voxels = sitk.GetArrayFromImage(mask)
+    return np.where(voxels > 0, 1 + np.searchsorted(sorted(labels.values()), voxels), voxels)
 
 
 def _is_cine(file: Path, case: Case) -> bool:

@@ -11,6 +11,7 @@ import yaml
 
 import cardiac_mtl
 from cardiac_mtl.console import say
+from cardiac_mtl.contracts import OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
@@ -23,6 +24,10 @@ from cardiac_mtl.report.sections import sections_of
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
 
 _ONE_METHOD = ("experiment", "data", "seed")
+_NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"}
+"""Arguments of the data that tell where they are, or what does not change a number."""
+_ON_TEST = " (selected on TEST)"
+"""Of names: most tables and figures have no other place to say so (P9)."""
 _STRATA = ("pathology", "vendor", "centre")
 _FIX = "score the run again with this version"
 _TEXT = (
@@ -80,7 +85,7 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
 
     Returns:
         Methods in the order in which they were given; several seeds are methods of their own, and
-        so are runs whose models were set otherwise.
+        so are runs whose model, data or epochs were set otherwise.
 
     Raises:
         UserError: a folder holds no rows, rows are damaged, or two runs of a method have scored
@@ -99,12 +104,15 @@ def read_methods(paths: Sequence[Path]) -> list[Method]:
         _refuse_shared_cases(names[key], of_method)
         ordered = sorted(of_method, key=lambda run: str(run.identity.get("fold", "")))
         family = names[key].removesuffix(_seed(key))
-        methods.append(Method(names[key], ordered, key.data, key.variant, family))
+        seed = names[key].removeprefix(family)
+        if any(one.identity.get("protocol") == OPTIMISTIC for one in of_method):
+            family += _ON_TEST
+        methods.append(Method(family + seed, ordered, key.data, key.variant, family))
     return methods
 
 
 def variants_of(runs: Sequence[Run]) -> list[str]:
-    """Tell runs of one experiment on one data set apart by the settings of their model.
+    """Tell runs of one experiment on one data set apart by their settings.
 
     Returns:
         Of each run, the settings whose values differ among those runs, such as
@@ -202,7 +210,10 @@ def _scored(path: Path) -> list[Path]:
 
 def _read(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     try:
-        frame = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        # a pathology may well be `None`, and a patient `NA`: nothing but nothing is missing
+        frame = pd.read_csv(
+            path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=[""]
+        )
     except (OSError, ValueError) as error:
         raise UserError(
             f"unreadable ({type(error).__name__})", where=str(path), fix=_FIX
@@ -219,11 +230,14 @@ def _refuse_without(wanted: Sequence[str], frame: pd.DataFrame, path: Path) -> N
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Return what `fit` was told of the model, by name with dots; nothing without a `fit`."""
+    """Return what `fit` was told of model, data and epochs, by name with dots; else nothing."""
     if not path.is_file():
         return {}
-    model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model") or {}
-    return dict(_flat(model.get("init_args") or {}))
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    model, data = ((config.get(k) or {}).get("init_args") or {} for k in ("model", "data"))
+    of_data = {name: value for name, value in data.items() if name not in _NO_SETTINGS}
+    epochs = {"max_epochs": (config.get("trainer") or {}).get("max_epochs")}
+    return dict(_flat(model)) | dict(_flat({"data": of_data, "trainer": epochs}))
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

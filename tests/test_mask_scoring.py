@@ -70,6 +70,23 @@ def test_good_masks_are_scored_as_simpleitk_scores_them(folders, capsys):
     assert (folders / "out/gallery/case0.npz").is_file()
 
 
+@pytest.mark.parametrize("values", [(255, 200), (500, 200)])
+def test_values_that_exceed_a_byte_are_classes_like_any(folders, values):
+    for file in [*folders.glob("reference/*"), *folders.glob("prediction/*")]:
+        array = sitk.GetArrayFromImage(sitk.ReadImage(str(file))).astype(np.int16)
+        save(file, np.array([0, *values], np.int16)[array])
+    lv, myo = values
+    assert evaluate(folders, "--labels", f"lv={lv},myo={myo}", "--indices", "lv") == 0
+    cases = rows(folders)
+    assert cases["state"].tolist() == ["ok"] * 6
+    assert cases["dice"][cases["case_id"] == "case0"].tolist() == [1.0, 1.0]
+    area_mm2 = (mask()[2] == 1).sum() * 1.5**2
+    assert rows(folders, "indices")["reference_size_mm2"].max() == pytest.approx(area_mm2)
+    with np.load(folders / "out/gallery/case0.npz") as kept:
+        np.testing.assert_array_equal(kept["reference"], kept["predicted"])
+        assert np.unique(kept["reference"]).tolist() == [0, 1, 2]
+
+
 def fault_missing(folder):
     (folder / "prediction/case1_mask.nii.gz").unlink()
     return "no_prediction", "case1"

@@ -103,9 +103,9 @@ def patient_rows(heart: pd.DataFrame) -> pd.DataFrame:
         first = phases.iloc[0]
         row: Row = {"patient_id": patient, "chamber": chamber, "phases": len(phases)}
         row |= {key: first[key] for key in ("pathology", "centre", "vendor")}
-        for prefix in ("", "reference_"):
-            found = _function(phases, prefix)
-            row |= {f"{prefix}{name}": value for name, value in found.items()}
+        true = _function(phases, "reference_")
+        row |= _function(phases, "", (true["ed_phase"], true["es_phase"]))
+        row |= {f"reference_{name}": value for name, value in true.items()}
         rows.append(row)
     return pd.DataFrame(rows, columns=PATIENT_COLUMNS)
 
@@ -138,8 +138,15 @@ def _wall(myocardium: NDArray[np.bool_], spacing: tuple[float, float]) -> float:
     return math.fsum(closed) / len(closed) if closed else math.nan
 
 
-def _function(phases: pd.DataFrame, prefix: str) -> Row:
-    """Return the function by the volumes of one side, prediction or reference."""
+def _function(phases: pd.DataFrame, prefix: str, otherwise: tuple[str, str] = ("", "")) -> Row:
+    """Return the function by the volumes of one side, prediction or reference.
+
+    Args:
+        phases: of one patient and chamber.
+        prefix: of the columns of that side.
+        otherwise: ED and ES where the volumes do not tell: a prediction without any cavity has
+            missed that of the reference, and must not drop out.
+    """
     columns = {
         name: dict(
             zip(phases["phase"].astype(str), phases[f"{prefix}{name}"].tolist(), strict=True)
@@ -149,7 +156,10 @@ def _function(phases: pd.DataFrame, prefix: str) -> Row:
     if any(math.isnan(volume) for volume in columns["ml"].values()):
         return dict.fromkeys(_FUNCTION, math.nan) | {"ed_phase": "", "es_phase": "", "flags": ""}
     names = name_phases(columns["ml"])
-    ed, es = (next((p for p, n in names.items() if n == wanted), "") for wanted in ("ED", "ES"))
+    ed, es = (
+        next((phase for phase, name in names.items() if name == wanted), other)
+        for wanted, other in zip(("ED", "ES"), otherwise, strict=True)
+    )
 
     def at(phase: str, column: str) -> float:
         return columns[column].get(phase, math.nan)
@@ -160,6 +170,7 @@ def _function(phases: pd.DataFrame, prefix: str) -> Row:
         "ed_wall_mm": at(ed, "wall_mm"),
         "ed_phase": ed,
         "es_phase": es,
-        # a phase that the data set has not cannot be held against a prediction
-        "flags": "; ".join(flag for flag in flags(measured) if es or "missing" not in flag),
+        # a phase that the data set has not cannot be held against a prediction, nor can the
+        # muscle of a chamber whose muscle nobody draws
+        "flags": "; ".join(flag for flag in flags(measured) if "missing" not in flag),
     }

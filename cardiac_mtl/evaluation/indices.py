@@ -40,8 +40,9 @@ def index_rows(
         patient_id: of the case table.
         label: name of the class, such as infarct.
         value: of the class in the masks.
-        muscle: value of the myocardium, the denominator of the segment percentage; None where the
-            masks have none: then the whole image is.
+        muscle: value of the myocardium, the denominator of the segment percentage, which is NaN
+            where the reference of the case holds none; None where no masks do: then the whole
+            image is.
         wall_of_reference: the prediction names no myocardium, and is held against that of the
             reference.
 
@@ -53,6 +54,8 @@ def index_rows(
     spacing = case.spacing[1:]
     reference = case.reference[known]
     wall = None if muscle is None else np.isin(reference, (muscle, value))
+    if wall is not None and not (reference == muscle).any():
+        wall[:] = False  # nobody drew it: an infarct is not 100 % of itself
     true = infarct_indices(reference == value, spacing, wall)
     if case.reference_indices.shape[1] == len(INDEX_NAMES):
         given = case.reference_indices[known].astype(float)

@@ -202,13 +202,13 @@ def _cardiac_phases(heart: pd.DataFrame, volumes: Sequence[Row]) -> dict[tuple[s
 def _volume_row(
     case: CollectedCase, known: NDArray[np.bool_], value: int, tolerance_mm: float
 ) -> Row:
-    reference = case.reference[known] == value
+    reference = case.reference == value
     voxel_ml = float(np.prod(case.spacing)) / 1000
     scores, volume = _NOT_PREDICTED, math.nan
     if case.predicted is not None:
-        predicted = case.predicted[known] == value
-        scores = score_masks(predicted, reference, case.spacing, tolerance_mm)
-        volume = predicted.sum() * voxel_ml
+        predicted = case.predicted == value
+        scores = score_masks(predicted, reference, case.spacing, tolerance_mm, known)
+        volume = predicted[known].sum() * voxel_ml
     return {
         **scores._asdict(),
         "volume_ml": volume,

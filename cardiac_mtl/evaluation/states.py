@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from cardiac_mtl.metrics.overlap import dice, jaccard, pixel_measures
 from cardiac_mtl.metrics.surface import (
     SurfaceDistances,
+    bounding_box,
     slice_surface_distances,
     surface_distances,
 )
@@ -47,6 +48,7 @@ def score_masks(
     reference: NDArray[np.bool_],
     spacing: tuple[float, ...],
     tolerance_mm: float = TOLERANCE_MM,
+    known: NDArray[np.bool_] | None = None,
 ) -> Scores:
     """Score a predicted mask.
 
@@ -55,6 +57,8 @@ def score_masks(
         reference: boolean, same shape.
         spacing: mm between voxels, one a dimension.
         tolerance_mm: of the surface Dice.
+        known: (S,), the slices that are annotated, at least one; the others hold nothing, and
+            those between keep their place: distances reach across them. All without it.
 
     Returns:
         Measures where both masks are there. A miss and a false positive score the worst there
@@ -62,9 +66,14 @@ def score_masks(
         and specificity stay as counted. Where both masks are empty nothing is defined: NaN, which
         the tables leave out of means and count.
     """
-    in_mm = surface_distances(predicted, reference, spacing)
-    in_voxels = surface_distances(predicted, reference, [1.0] * predicted.ndim)
-    return _scores(predicted, reference, spacing, tolerance_mm, in_mm, in_voxels)
+    known = np.ones(len(predicted), bool) if known is None else known
+    (span,) = bounding_box(known)
+    seen = known[span].reshape(-1, *[1] * (predicted.ndim - 1))
+    found, true = predicted[span] & seen, reference[span] & seen
+    in_mm = surface_distances(found, true, spacing)
+    in_voxels = surface_distances(found, true, [1.0] * predicted.ndim)
+    diagonals = _diagonals(found.shape, spacing)
+    return _scores(predicted[known], reference[known], diagonals, tolerance_mm, in_mm, in_voxels)
 
 
 def score_slices(
@@ -83,8 +92,9 @@ def score_slices(
     """
     in_mm = slice_surface_distances(predicted, reference, spacing)
     in_voxels = slice_surface_distances(predicted, reference, [1.0, 1.0])
+    diagonals = _diagonals(predicted.shape[1:], spacing)
     return [
-        _scores(predicted[k], reference[k], spacing, tolerance_mm, in_mm[k], in_voxels[k])
+        _scores(predicted[k], reference[k], diagonals, tolerance_mm, in_mm[k], in_voxels[k])
         for k in range(len(predicted))
     ]
 
@@ -92,7 +102,7 @@ def score_slices(
 def _scores(
     predicted: NDArray[np.bool_],
     reference: NDArray[np.bool_],
-    spacing: tuple[float, ...],
+    diagonals: tuple[float, float],
     tolerance_mm: float,
     in_mm: SurfaceDistances,
     in_voxels: SurfaceDistances,
@@ -102,7 +112,7 @@ def _scores(
         return NOT_SCORED._replace(state=state)
     pixels = pixel_measures(predicted, reference)
     if state != "ok":
-        diagonal = math.hypot(*(n * s for n, s in zip(predicted.shape, spacing, strict=True)))
+        diagonal, in_steps = diagonals
         return Scores(
             state,
             dice=0.0,
@@ -112,7 +122,7 @@ def _scores(
             specificity=pixels.specificity,
             precision=0.0,
             msd_mm=diagonal,
-            msd_voxels=math.hypot(*predicted.shape),
+            msd_voxels=in_steps,
             hd_mm=diagonal,
             hd95_mm=diagonal,
             surface_dice=0.0,
@@ -128,6 +138,11 @@ def _scores(
         hd95_mm=in_mm.percentile(95),
         surface_dice=in_mm.within(tolerance_mm),
     )
+
+
+def _diagonals(shape: tuple[int, ...], spacing: tuple[float, ...]) -> tuple[float, float]:
+    """Return that of an image in mm, and in voxels."""
+    return math.hypot(*(n * s for n, s in zip(shape, spacing, strict=True))), math.hypot(*shape)
 
 
 NOT_SCORED = Scores("both_empty", *[math.nan] * (len(Scores._fields) - 1))

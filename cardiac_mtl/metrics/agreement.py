@@ -1,12 +1,17 @@
-"""Agreement of a predicted index with its reference: same cases, same unit, NaN pairs left out."""
+"""Agreement of a predicted index with its reference: same cases, same unit, NaN pairs left out.
 
-from typing import NamedTuple
+Slices and phases of one patient are not independent: give the patient of each pair as `clusters`
+and, where a patient has several, the intervals are those of the percentile bootstrap over patients.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from cardiac_mtl.metrics.statistics import Interval
+from cardiac_mtl.metrics.statistics import Interval, bootstrap_sums
 
 Floats = NDArray[np.float64]
 
@@ -71,7 +76,12 @@ def pearson(reference: Floats, predicted: Floats) -> Line:
     return Line(float(fit.rvalue), float(fit.slope), float(fit.intercept), len(x))
 
 
-def bland_altman(reference: Floats, predicted: Floats, confidence: float = 0.95) -> BlandAltman:
+def bland_altman(
+    reference: Floats,
+    predicted: Floats,
+    confidence: float = 0.95,
+    clusters: NDArray[Any] | None = None,
+) -> BlandAltman:
     """Measure bias and limits of agreement (Bland and Altman, Lancet 1986).
 
     The standard error of a limit is sd * sqrt(1/n + 1.96^2 / (2 (n - 1))), as in their paper of
@@ -81,6 +91,7 @@ def bland_altman(reference: Floats, predicted: Floats, confidence: float = 0.95)
         reference: (N,), any unit.
         predicted: (N,), same unit.
         confidence: of the three intervals, in (0, 1). The limits stay at 1.96 sd.
+        clusters: (N,), the patient of each pair.
 
     Returns:
         In the unit of the measurements; NaN with fewer than 2 pairs.
@@ -94,8 +105,11 @@ def bland_altman(reference: Floats, predicted: Floats, confidence: float = 0.95)
         return BlandAltman(n, _NAN, _NAN, _NAN, _NAN, _UNDEFINED, _UNDEFINED, _UNDEFINED)
     differences = pairs[:, 1] - pairs[:, 0]
     bias, sd = float(differences.mean()), float(differences.std(ddof=1))
-    t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
     lower, upper = bias - _LIMIT * sd, bias + _LIMIT * sd
+    if (drawn := _repeated(clusters, reference, predicted)) is not None:
+        bounds = _bootstrap(pairs, drawn, _limits_of, confidence)
+        return BlandAltman(n, bias, sd, lower, upper, *bounds)
+    t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
     of_bias = t * sd / n**0.5
     of_limit = t * sd * (1 / n + _LIMIT**2 / (2 * (n - 1))) ** 0.5
     return BlandAltman(
@@ -110,7 +124,13 @@ def bland_altman(reference: Floats, predicted: Floats, confidence: float = 0.95)
     )
 
 
-def icc(reference: Floats, predicted: Floats, *others: Floats, confidence: float = 0.95) -> Icc:
+def icc(
+    reference: Floats,
+    predicted: Floats,
+    *others: Floats,
+    confidence: float = 0.95,
+    clusters: NDArray[Any] | None = None,
+) -> Icc:
     """Measure the intraclass correlation ICC(2,1), also named ICC(A,1).
 
     Two-way random effects, absolute agreement, single measure: an offset between the raters counts
@@ -121,19 +141,25 @@ def icc(reference: Floats, predicted: Floats, *others: Floats, confidence: float
         predicted: (N,), same unit.
         *others: (N,) each, further raters of the same cases.
         confidence: of the interval, in (0, 1).
+        clusters: (N,), the patient of each case; of two raters alone.
 
     Returns:
         At most 1; NaN with fewer than 2 complete cases, or where all values are the same.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or clusters are given beside further raters.
     """
+    if others and clusters is not None:
+        raise ValueError("clusters are for two raters")
     table = _complete(reference, predicted, *others)
     n, k = table.shape
     if n < 2 or not np.ptp(table):
         return Icc(_NAN, _UNDEFINED)
     cases, raters, rest = _mean_squares(table)
     value = (cases - rest) / (cases + (k - 1) * rest + k / n * (raters - rest))
+    if (drawn := _repeated(clusters, reference, predicted)) is not None:
+        (interval,) = _bootstrap(table, drawn, _icc_of, confidence)
+        return Icc(float(value), interval)
     # degrees of freedom after Satterthwaite; a and b here are n (1 - value) times theirs, which
     # cancels and leaves perfect agreement defined
     a = k * value * raters
@@ -162,7 +188,59 @@ def _mean_squares(table: Floats) -> tuple[float, float, float]:
     )
 
 
+def _repeated(clusters: NDArray[Any] | None, *raters: Floats) -> NDArray[np.intp] | None:
+    """Return the number of the patient of each complete case; None where each has but one."""
+    if clusters is None:
+        return None
+    names, line = np.unique(clusters[_known(*raters)], return_inverse=True)
+    return line if len(names) < len(line) else None
+
+
+def _bootstrap(
+    pairs: Floats,
+    patient: NDArray[np.intp],
+    statistic: Callable[[Floats], Floats],
+    confidence: float,
+) -> list[Interval]:
+    """Bound what follows from the number of pairs, their sums and differences, and the squares.
+
+    Args:
+        pairs: (N, 2).
+        patient: (N,), from 0; all pairs of a drawn patient enter.
+        statistic: maps these five, added up (R, 5), to (R, M).
+        confidence: of the M intervals.
+    """
+    both, gap = pairs.sum(axis=1) - 2 * pairs.mean(), pairs[:, 1] - pairs[:, 0]
+    terms = (np.ones(len(pairs)), both, gap, both**2, gap**2)
+    sums = np.stack([np.bincount(patient, term) for term in terms], axis=1).astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return bootstrap_sums(sums, statistic, confidence)
+
+
+def _limits_of(sums: Floats) -> Floats:
+    """Return bias, lower and upper limit (R, 3) of sums (R, 5)."""
+    n, _, gap, _, gaps = sums.T
+    bias = gap / n
+    reach = _LIMIT * np.sqrt(np.maximum(gaps - n * bias**2, 0) / (n - 1))
+    return np.stack([bias, bias - reach, bias + reach], axis=1)
+
+
+def _icc_of(sums: Floats) -> Floats:
+    """Return ICC(2,1) of two raters (R, 1) of sums (R, 5)."""
+    n, both, gap, boths, gaps = sums.T
+    cases, rest = (
+        (square - one**2 / n) / (2 * (n - 1)) for one, square in ((both, boths), (gap, gaps))
+    )
+    raters = gap**2 / (2 * n)
+    return ((cases - rest) / (cases + rest + 2 / n * (raters - rest)))[:, None]
+
+
+def _known(*raters: Floats) -> NDArray[np.bool_]:
+    """Return which cases (N,) every rater has measured."""
+    known: NDArray[np.bool_] = np.isnan(np.stack(raters)).sum(axis=0) == 0
+    return known
+
+
 def _complete(*raters: Floats) -> Floats:
     """Return (N, raters): the cases that every rater has measured."""
-    table = np.stack(raters, axis=1)
-    return table[~np.isnan(table).any(axis=1)]
+    return np.stack(raters, axis=1)[_known(*raters)]

@@ -1,7 +1,6 @@
 """Rows to the tables of a report: means with intervals and failures, tests, agreement, strata."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pandas as pd
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
-from cardiac_mtl.report.methods import Method, families, in_words
+from cardiac_mtl.report.methods import Method, families, in_words, pairs_of
 
 MEASURES = {
     "dice": "Dice",
@@ -149,7 +148,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
         of the two-sample Kolmogorov-Smirnov test on volumes, as paper B has it.
     """
     rows: list[Row] = []
-    for first, second in combinations(families(methods), 2):
+    for first, second in pairs_of(methods):
         keys = ["case_id", "label"]
         merged = first.cases.merge(second.cases, on=keys, suffixes=("_1", "_2"))
         merged["cardiac_phase"] = merged["cardiac_phase_1"]
@@ -326,6 +325,11 @@ def warnings(methods: Sequence[Method]) -> list[str]:
         "methods; means are over its own cases, tests over the shared ones."
         for name, cases in sets.items()
         if cases != shared
+    ]
+    found += [
+        f"{method.name}: its runs dealt the patients to folds in several ways: the data changed."
+        for method in methods
+        if len({run.identity.get("split_sha256") for run in method.runs}) > 1
     ]
     for method in methods:
         if absent := sum(

@@ -5,15 +5,14 @@ found, so that a false finding has no partner to be compared with.
 """
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from cardiac_mtl.metrics.statistics import holm
-from cardiac_mtl.report.layout import value_with_interval
-from cardiac_mtl.report.methods import Method, families
+from cardiac_mtl.report.layout import p_value, value_with_interval
+from cardiac_mtl.report.methods import Method, pairs_of
 
 _RIGHT = {"ok": 1.0, "missed": 0.0, "both_empty": 1.0, "false_positive": 0.0}
 _KINDS = {"ok": "with", "missed": "with", "both_empty": "without", "false_positive": "without"}
@@ -62,7 +61,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
         two never differ are left out.
     """
     rows = []
-    for first, second in combinations(families(methods), 2):
+    for first, second in pairs_of(methods):
         keys = ["patient_id", "label", "kind"]
         before, after = (
             pd.concat([_by_patient(method.cases) for method in family.members])
@@ -122,6 +121,6 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
         f"{one} / {two}"
         for one, two in zip(table["first_better"], table["second_better"], strict=True)
     ]
-    shown["p, sign test"] = table["p"].map("{:.3f}".format)
-    shown["p by Holm"] = table["p_holm"].map("{:.3f}".format)
+    shown["p, sign test"] = table["p"].map(p_value)
+    shown["p by Holm"] = table["p_holm"].map(p_value)
     return shown

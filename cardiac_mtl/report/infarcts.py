@@ -1,7 +1,6 @@
 """Rows of `indices.csv` to tables: errors of the seven infarct indices, tests between methods."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,15 @@ import pandas as pd
 
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, paired_test
-from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.methods import Method, pairs_of
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""
+_COLUMNS = [
+    (name, source, f"{prefix}{name}_error")
+    for source, prefix in SOURCES.items()
+    for name in ERROR_NAMES
+]
 
 
 def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
@@ -50,19 +54,20 @@ def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
-    """Test every pair of methods on the slices of which both have an index.
+    """Test every pair of methods on the slices of which both have an index, the mean of its seeds.
 
     Returns:
         Mean difference of the errors (second minus first) with its 95 % interval by patients,
         Wilcoxon's p on the means of patients, and the same by Holm over all rows.
     """
     rows: list[dict[str, Any]] = []
-    for first, second in combinations([m for m in methods if len(m.indices)], 2):
+    measured = [method for method in methods if len(method.indices)]
+    for first, second in pairs_of(measured):
         merged = first.indices.merge(
             second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
         )
         patients = merged["patient_id_1"].to_numpy()
-        for _, name, source, column in _columns([first]):
+        for name, source, column in _COLUMNS:
             one, two = (merged[f"{column}_{k}"].to_numpy(float) for k in (1, 2))
             both = np.isfinite(two - one)
             if not both.any():
@@ -107,6 +112,5 @@ def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
 def _columns(methods: Sequence[Method]) -> Iterator[tuple[Method, str, str, str]]:
     """Yield method, index, source and column of errors, where there are rows."""
     for method in methods:
-        for source, prefix in SOURCES.items():
-            for name in ERROR_NAMES if len(method.indices) else ():
-                yield method, name, source, f"{prefix}{name}_error"
+        for column in _COLUMNS if len(method.indices) else ():
+            yield method, *column

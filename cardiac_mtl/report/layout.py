@@ -100,7 +100,7 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
         ("p_holm", "p by Holm"),
         ("p_ks", "p KS"),
     ):
-        shown[heading] = table[column].map(_p)
+        shown[heading] = table[column].map(p_value)
     return shown
 
 
@@ -205,7 +205,7 @@ def _with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
 
 def _triple(table: pd.DataFrame, *columns: str) -> list[str]:
     return [
-        f"{value:.4g} [{low:.4g}, {high:.4g}]"
+        f"{value:.4g}" if np.isnan(low) else f"{value:.4g} [{low:.4g}, {high:.4g}]"
         for value, low, high in zip(*(table[c] for c in columns), strict=True)
     ]
 
@@ -220,7 +220,7 @@ def _plus_minus(values: pd.Series, sds: pd.Series) -> list[str]:
 def _marked(shown: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     """Say beside each row how its checkpoint was selected."""
     shown["selected"] = [
-        {"honest": "on validation", "external": "not known"}.get(p, "ON TEST: optimistic")
+        {"honest": "without test patients", "external": "not known"}.get(p, "ON TEST: optimistic")
         for p in table["protocol"]
     ]
     return shown
@@ -234,7 +234,8 @@ def _significant(values: pd.Series) -> list[str]:
     return ["—" if pd.isna(value) else f"{value:.4g}" for value in values]
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """Write a p value; a small one by its order, never as 0."""
     if np.isnan(value):
         return "—"
     return f"{value:.1e}" if value < 0.001 else f"{value:.3f}"

@@ -1,8 +1,9 @@
 """What is compared: methods, each with its runs pooled out of fold."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ class Run:
     metrics: pd.DataFrame
     """Of training, by epoch; without a row when there was none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Of the model, such as `weighting.mask`; empty for masks of another tool."""
+    """Such as `weighting.mask` of the model; empty for masks of another tool."""
 
     @property
     def part(self) -> str:
@@ -86,10 +87,19 @@ class Family:
     @property
     def cases(self) -> pd.DataFrame:
         """One row a case and label, numbers averaged over the seeds that define them."""
-        rows = pd.concat([method.cases for method in self.members])
-        grouped = rows.groupby(["case_id", "label"], sort=False)
-        numbers = list(rows.select_dtypes("number"))
-        return grouped.first().assign(**grouped[numbers].mean()).reset_index()
+        return _averaged([method.cases for method in self.members], ["case_id", "label"])
+
+    @property
+    def indices(self) -> pd.DataFrame:
+        """One row a slice, numbers averaged over the seeds that define them."""
+        return _averaged([method.indices for method in self.members], ["case_id", "slice"])
+
+
+def _averaged(tables: Sequence[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    rows = pd.concat(tables)
+    grouped = rows.groupby(keys, sort=False)
+    numbers = [name for name in rows.select_dtypes("number") if name not in keys]
+    return grouped.first().assign(**grouped[numbers].mean()).reset_index()
 
 
 def families(methods: Sequence[Method]) -> list[Family]:
@@ -98,6 +108,18 @@ def families(methods: Sequence[Method]) -> list[Family]:
     for method in methods:
         by_name[method.family or method.name].append(method)
     return [Family(name, members) for name, members in by_name.items()]
+
+
+def pairs_of(methods: Sequence[Method]) -> Iterator[tuple[Family, Family]]:
+    """Yield every two families, each with as many of its seeds as both have.
+
+    The mean of several seeds varies less than a single one does: of methods that are alike, tests
+    of ranks, of signs and of distributions would tell the two apart.
+    """
+    for first, second in combinations(families(methods), 2):
+        count = min(len(first.members), len(second.members))
+        one, two = (replace(f, members=f.members[:count]) for f in (first, second))
+        yield one, two
 
 
 PROTOCOLS = {

@@ -192,9 +192,9 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
         if not found:
             continue
         figure, axes = panels_for(len(found))
-        for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
+        for ax, (name, unit, true, predicted, _) in zip(axes, found, strict=True):
             _scatter(ax, name, unit, true, predicted)
-        strongest = "; ".join(f"{n}: r {pearson(t, p).r:.3f}" for n, _, t, p in found)
+        strongest = "; ".join(f"{n}: r {pearson(t, p).r:.3f}" for n, _, t, p, _ in found)
         yield Picture(
             file_name("scatter", method.name),
             f"Predicted against reference: {method.name}",
@@ -203,14 +203,16 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
             figure,
         )
         figure, axes = panels_for(len(found))
-        for ax, (name, unit, true, predicted) in zip(axes, found, strict=True):
-            _bland_altman(ax, name, unit, true, predicted)
-        biases = "; ".join(f"{n}: bias {bland_altman(t, p).bias:.3g} {u}" for n, u, t, p in found)
+        for ax, quantity in zip(axes, found, strict=True):
+            _bland_altman(ax, *quantity)
+        biases = "; ".join(
+            f"{n}: bias {bland_altman(t, p).bias:.3g} {u}" for n, u, t, p, _ in found
+        )
         yield Picture(
             file_name("bland_altman", method.name),
             f"Bland-Altman: {method.name}",
             "Predicted minus reference against their mean; bias and limits of agreement (1.96 SD) "
-            "with 95 % intervals shaded.",
+            "with 95 % intervals by patients shaded.",
             f"Bland-Altman plots. {biases}.",
             figure,
         )
@@ -230,10 +232,12 @@ def _scatter(ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray
     ax.set_ylabel(f"predicted, {unit}")
 
 
-def _bland_altman(ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray) -> None:
+def _bland_altman(
+    ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray, patients: np.ndarray
+) -> None:
     known = np.isfinite(true) & np.isfinite(found)
     true, found = true[known], found[known]
-    limits = bland_altman(true, found)
+    limits = bland_altman(true, found, clusters=patients[known])
     _dots(ax, (true + found) / 2, found - true)
     for value, interval, style in (
         (limits.bias, limits.bias_ci, "-"),

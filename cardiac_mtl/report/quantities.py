@@ -25,15 +25,15 @@ Row = dict[str, Any]
 def agreement(methods: Sequence[Method]) -> pd.DataFrame:
     """Compare predicted quantities with their references: areas of slices, volumes, function."""
     rows = [
-        {"method": method.name, "quantity": name, "unit": unit, **_agreement(true, found)}
+        {"method": method.name, "quantity": name, "unit": unit, **_agreement(true, found, patients)}
         for method in methods
-        for name, unit, true, found in quantities(method)
+        for name, unit, true, found, patients in quantities(method)
     ]
     return pd.DataFrame(rows)
 
 
-Quantity = tuple[str, str, np.ndarray, np.ndarray]
-"""Name, unit, reference and prediction."""
+Quantity = tuple[str, str, np.ndarray, np.ndarray, np.ndarray]
+"""Name, unit, reference, prediction, and the patient of each."""
 
 
 def quantities(method: Method) -> list[Quantity]:
@@ -47,13 +47,14 @@ def _areas_of(method: Method) -> Iterator[Quantity]:
         bearing = slices[slices["reference_area_mm2"] > 0]
         true = bearing["reference_area_mm2"].to_numpy(float)
         for branch, column in (("segmented", "area_mm2"), ("regressed", "regressed_area_mm2")):
-            yield f"{label} area, {branch}", "mm²", true, bearing[column].to_numpy(float)
+            found, patients = bearing[column].to_numpy(float), bearing["patient_id"].to_numpy()
+            yield f"{label} area, {branch}", "mm²", true, found, patients
 
 
 def _volumes_of(method: Method) -> Iterator[Quantity]:
     for label, cases in method.cases.groupby("label", sort=False):
         true, found = (cases[f"{p}volume_ml"].to_numpy(float) for p in ("reference_", ""))
-        yield f"{label} volume", "ml", true, found
+        yield f"{label} volume", "ml", true, found, cases["patient_id"].to_numpy()
 
 
 def _function_of(method: Method) -> Iterator[Quantity]:
@@ -61,7 +62,8 @@ def _function_of(method: Method) -> Iterator[Quantity]:
         for column, heading in FUNCTION.items():
             name, unit = heading.rsplit(" ", 1)
             true, found = (patients[f"{p}{column}"].to_numpy(float) for p in ("reference_", ""))
-            yield f"{str(chamber).upper()} {name}", unit, true, found
+            who = patients["patient_id"].to_numpy()
+            yield f"{str(chamber).upper()} {name}", unit, true, found, who
 
 
 def function_flags(methods: Sequence[Method]) -> pd.DataFrame:
@@ -76,9 +78,9 @@ def function_flags(methods: Sequence[Method]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _agreement(true: np.ndarray, found: np.ndarray) -> Row:
-    line, limits = pearson(true, found), bland_altman(true, found)
-    single = icc(true, found)
+def _agreement(true: np.ndarray, found: np.ndarray, patients: np.ndarray) -> Row:
+    line, limits = pearson(true, found), bland_altman(true, found, clusters=patients)
+    single = icc(true, found, clusters=patients)
     return {
         "n": limits.n,
         "bias": limits.bias,

@@ -63,7 +63,7 @@ def _protocol(methods: Sequence[Method]) -> Section:
         "protocol",
         "What was run",
         "One row a run; selected_on says on which patients the checkpoint was chosen. A "
-        "value chosen on test patients is optimistic, and marked so in every table.",
+        "value chosen on test patients is optimistic; the name of its method says so everywhere.",
         _table(
             "protocol",
             "Runs",
@@ -122,7 +122,8 @@ def _comparison(methods: Sequence[Method]) -> Section:
     return Section(
         "comparison",
         "Comparison",
-        "Methods on the cases that both have scored; of several seeds the mean of each case.",
+        "Methods on the cases that both have scored; of several seeds the mean of each case, over "
+        "as many seeds of either as both have.",
         _table(
             "comparisons",
             "Paired tests",
@@ -180,8 +181,8 @@ def _function(methods: Sequence[Method], drawn: Drawn) -> Section:
                 "agreement",
                 "Agreement",
                 "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
-                "random, absolute agreement, single measure. Areas of the slices of a patient "
-                "are not independent.",
+                "random, absolute agreement, single measure. Intervals by patients: the percentile "
+                "bootstrap where a patient counts more than once, as slices and phases do.",
                 quantities.agreement(methods),
                 layout.agreement_shown,
             ),
@@ -215,8 +216,9 @@ def _infarcts(methods: Sequence[Method]) -> Section:
             *_table(
                 "infarct_comparisons",
                 "Paired tests",
-                "Second minus first on the slices of which both have the index; Wilcoxon's "
-                "test on the means of patients, corrected by Holm over all rows.",
+                "Second minus first on the slices of which both have the index, of several seeds "
+                "the mean of each slice, over as many as both have; Wilcoxon's test on the means "
+                "of patients, corrected by Holm over all rows.",
                 infarcts.index_comparisons(methods),
             ),
         ],
@@ -386,7 +388,7 @@ def _papers(methods: Sequence[Method]) -> Section:
             "papers",
             "Published values and ours",
             "Ours with the 95 % interval by patients. MSD of paper B is in voxels in all "
-            "likelihood, and so is ours here. Commands stand in papers.csv.",
+            "likelihood, and so is ours beside it. Commands stand in papers.csv.",
             fidelity.fidelity(methods),
             layout.fidelity_shown,
         ),

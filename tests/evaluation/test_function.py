@@ -74,6 +74,25 @@ def test_named_phases_are_believed_and_the_impossible_is_flagged_not_clipped(hea
     assert row["reference_flags"] == ""
 
 
+def test_a_cavity_that_is_never_found_is_no_patient_without_one(heart):
+    opened = cylinder(20, 26).copy()
+    opened[:, 32, :32] = 0
+    row = heart({"0": (cylinder(20, 26), opened), "1": (cylinder(10, 26), opened)}).iloc[0]
+    assert (row["ed_phase"], row["es_phase"]) == ("0", "1")
+    assert row["edv_ml"] == row["esv_ml"] == 0
+    assert math.isnan(row["ef_percent"])
+    assert row["mass_g"] == pytest.approx(1.05 * opened.sum() * 10 / 1000)
+    assert row["flags"] == "no cavity at ED; no cavity at ES"
+    assert row["reference_edv_ml"] > 0
+
+
+def test_where_no_reference_has_a_cavity_none_is_missed(heart):
+    disc = cylinder(0, 20)
+    row = heart({"0": (disc, disc), "1": (disc, disc)}).iloc[0]
+    assert math.isnan(row["edv_ml"])
+    assert row["flags"] == ""
+
+
 def test_a_cavity_with_a_label_of_its_own_needs_no_ring(heart):
     labels = {"lv": 3, "myo": 1, "rv": 2}
     reference = cylinder(20, 26, cavity_value=3)
@@ -84,6 +103,7 @@ def test_a_cavity_with_a_label_of_its_own_needs_no_ring(heart):
     assert left["edv_ml"] == left["reference_edv_ml"]
     assert right["edv_ml"] > 0
     assert math.isnan(right["mass_g"])
+    assert "mass" not in right["flags"]
 
 
 def test_a_lone_phase_has_a_volume_and_no_fraction(heart):

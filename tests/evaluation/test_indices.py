@@ -50,3 +50,21 @@ def test_regressed_indices_stand_beside_those_of_the_mask(make_volume):
     errors = index_summary(frame).set_index("index")
     assert errors.loc["size_mm2", "regressed"] == "32.00±39.60"
     assert errors.loc["centroid_mm", "regressed, slices"] == "1"
+
+
+def test_the_percentage_is_unknown_where_nobody_drew_the_myocardium(make_volume):
+    reference = np.zeros((2, 20, 20), np.int8)
+    reference[0, 4:8, 4:8] = 1
+    predicted = np.zeros_like(reference)
+    predicted[0, 4:8, 4:6] = 1
+    given = [[16, np.nan, 12, 5.5, 5.5, 4, 4, 0], [0, *[np.nan] * 7]]
+    case = replace(
+        make_volume(reference, predicted),
+        indices=np.full((2, 8), 12, np.float32),
+        reference_indices=np.array(given),
+    )
+    frame = index_rows(case, "c", "p", "infarct", 1, 2, wall_of_reference=True)
+    percents = [f"{side}segment_percent" for side in ("", "reference_")]
+    percents += ["segment_percent_error", "regressed_segment_percent_error"]
+    assert frame.loc[0, percents].isna().all()
+    assert frame.loc[0, ["reference_size_mm2", "size_mm2"]].tolist() == [16, 8]

@@ -37,6 +37,28 @@ def test_a_failure_scores_the_worst_there_is(name):
     assert scores.msd_voxels == pytest.approx(math.sqrt(16 + 64 + 36))
 
 
+def test_distances_reach_across_slices_without_annotation():
+    found, true = np.zeros((2, 6, 8, 6), bool)
+    found[1, 2:6, 2:5] = true[5, 2:6, 2:5] = True
+    found[3] = True  # nobody knows whether it is right
+    known = np.array([False, True, False, False, True, True])
+    scores = score_masks(found, true, (8.0, 1.5, 2.0), known=known)
+    assert scores.hd_mm == scores.msd_mm == scores.hd95_mm == 4 * 8.0
+    assert scores.msd_voxels == 4
+    assert scores.accuracy == 1 - 2 * 12 / (3 * 48)
+    missed = score_masks(found & False, true, (8.0, 1.5, 2.0), known=known)
+    assert missed.hd_mm == pytest.approx(math.hypot(5 * 8, 8 * 1.5, 6 * 2))
+
+
+@pytest.mark.parametrize("name", ["ok", "missed"])
+def test_slices_without_annotation_at_the_ends_change_nothing(name):
+    found, true = (np.pad(mask, ((1, 2), (0, 0), (0, 0))) for mask in pairs()[name])
+    found[0] = True
+    known = np.isin(np.arange(7), range(1, 5))
+    scores = score_masks(found, true, (8.0, 1.5, 2.0), known=known)
+    assert scores == score_masks(*pairs()[name], (8.0, 1.5, 2.0))
+
+
 def test_nothing_is_defined_where_both_are_empty():
     scores = score_masks(*pairs()["both_empty"], (1.0, 1.0, 1.0))
     assert all(math.isnan(value) for value in scores[1:])

@@ -67,6 +67,50 @@ def test_no_line_through_a_constant_or_two_points(reference, predicted):
     assert line.n == np.count_nonzero(~np.isnan(reference))
 
 
+def test_of_several_pairs_a_patient_patients_are_drawn():
+    reference, predicted = measured(2)
+    reference[3] = NAN
+    patients = np.array([f"p{k}" for k in range(40)])
+    patients[:20] = ["p0", "p1", "p2", "p3", "p4"] * 4
+    known = ~np.isnan(reference)
+    names, line = np.unique(patients[known], return_inverse=True)
+    count = len(names)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=1000)
+    values = []
+    for times in drawn[:, line]:
+        pair = np.repeat(reference[known], times), np.repeat(predicted[known], times)
+        limits = bland_altman(*pair)
+        values.append((limits.bias, limits.lower, limits.upper, icc(*pair).value))
+    expected = np.quantile(values, (0.025, 0.975), axis=0).T
+    limits = bland_altman(reference, predicted, clusters=patients)
+    single = icc(reference, predicted, clusters=patients)
+    found = [limits.bias_ci, limits.lower_ci, limits.upper_ci, single.interval]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    assert limits[:5] == bland_altman(reference, predicted)[:5]
+    assert single.value == icc(reference, predicted).value
+
+
+@pytest.mark.parametrize("measure", [bland_altman, icc])
+def test_patients_of_one_pair_change_nothing(measure):
+    reference, predicted = measured(3)
+    assert measure(reference, predicted, clusters=np.arange(40)) == measure(reference, predicted)
+
+
+def test_phases_that_are_alike_do_not_narrow_an_interval():
+    reference, predicted = measured(4, n=10)
+    once = np.ptp(bland_altman(reference, predicted).bias_ci)
+    pair = np.repeat(reference, 25), np.repeat(predicted, 25)
+    assert np.ptp(bland_altman(*pair).bias_ci) < 0.3 * once
+    by_patient = bland_altman(*pair, clusters=np.repeat(np.arange(10), 25))
+    assert np.ptp(by_patient.bias_ci) > 0.6 * once
+
+
+def test_further_raters_have_no_clusters():
+    reference, predicted = measured(5)
+    with pytest.raises(ValueError, match="two raters"):
+        icc(reference, predicted, predicted, clusters=np.arange(40))
+
+
 def test_bland_and_altman_1986():
     result = bland_altman(numbers(MINI_WRIGHT), numbers(WRIGHT))
     assert result.n == 17

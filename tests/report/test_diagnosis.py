@@ -12,6 +12,7 @@ from cardiac_mtl.cli import main
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import with_calls
 from cardiac_mtl.report import diagnosis
+from cardiac_mtl.report.analysis import warnings
 from cardiac_mtl.report.mask_errors import (
     FALSE,
     MISSED,
@@ -247,7 +248,7 @@ def test_one_weight_is_no_sweep(swept):
     assert list(weight_curves(by_weight([]))) == []
 
 
-def test_runs_of_one_experiment_are_told_apart_by_the_settings_of_their_model(tmp_path):
+def test_runs_of_one_experiment_are_told_apart_by_their_settings(tmp_path):
     old = a_run(tmp_path, width=8, mask=0.9)
     runs = [
         old,
@@ -272,6 +273,37 @@ def test_methods_of_several_weights_have_names_of_their_own(write_run, tmp_path)
     ]  # fmt: skip
     assert methods[0].runs[0].settings["weighting.mask"] == 0.3
     assert read_methods([tmp_path / "0.3"])[0].name == "fpm_multitask"
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"data": {"init_args": {"protocol": "table1"}}}, "data.protocol"),
+        ({"trainer": {"max_epochs": 2}}, "trainer.max_epochs"),
+        ({"data": {"init_args": {"protocol": "roles", "root": "/elsewhere", "fold": 1}}}, ""),
+    ],
+)
+def test_patients_of_runs_that_were_trained_otherwise_are_not_pooled(
+    write_run, tmp_path, changed, name
+):
+    config = {"data": {"init_args": {"protocol": "roles", "fold": 0}}, "trainer": {"max_epochs": 9}}
+    for fold, settings in enumerate((config, config | changed)):
+        folder = tmp_path / str(fold)
+        write_run(folder, "weak_transfer_uadt", fold, [f"p{fold}"], np.random.default_rng(0))
+        (folder / "config.yaml").write_text(json.dumps(settings))
+    methods = read_methods([tmp_path])
+    assert len(methods) == (2 if name else 1)
+    assert all(f", {name} " in method.name for method in methods if name)
+
+
+def test_runs_of_several_dealings_are_told(write_run, tmp_path):
+    for fold in (0, 1):
+        facts = {"split_sha256": f"{fold}" * 64}
+        rng = np.random.default_rng(fold)
+        write_run(tmp_path / str(fold), "mtn_unet", fold, [f"p{fold}"], rng, **facts)
+    (told,) = (text for text in warnings(read_methods([tmp_path])) if "dealt" in text)
+    assert told.startswith("mtn_unet: ")
+    assert not any("dealt" in text for text in warnings(read_methods([tmp_path / "0"])))
 
 
 def test_classes_of_an_earlier_version_are_to_be_scored_again(write_run, tmp_path):

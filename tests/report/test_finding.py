@@ -70,11 +70,31 @@ def test_pairs_are_tested_by_sign_over_the_patients_that_differ():
     assert finding.comparisons_shown(pd.DataFrame([row]))["patients"].tolist() == ["without it"]
 
 
+def test_a_small_p_is_not_shown_as_zero():
+    first, second = method("a", ["missed"] * 20), method("b", ["ok"] * 20)
+    (shown,) = finding.comparisons_shown(finding.comparisons([first, second])).to_dict("records")
+    assert shown["p, sign test"] == shown["p by Holm"] == "1.9e-06"
+
+
 def test_seeds_of_one_method_count_as_one():
     seeds = [
         method("a, seed 0", ["missed", "missed", "ok"], family="a"),
         method("a, seed 1", ["ok", "missed", "ok"], family="a"),
     ]
-    other = method("b", ["ok", "missed", "ok"])
-    (row,) = finding.comparisons([*seeds, other]).to_dict("records")
+    others = [
+        method("b, seed 0", ["ok", "missed", "ok"], family="b"),
+        method("b, seed 1", ["ok", "missed", "ok"], family="b"),
+    ]
+    (row,) = finding.comparisons([*seeds, *others]).to_dict("records")
     assert (row["first_better"], row["second_better"], row["n"]) == (0, 1, 3)
+
+
+def test_a_mean_of_seeds_is_not_worse_than_one_seed_of_the_same_luck():
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(100):
+        found = np.where(rng.random((4, 60)) < 0.9, "ok", "missed")
+        seeds = [method(f"a, seed {k}", list(s), family="a") for k, s in enumerate(found[:3])]
+        table = finding.comparisons([*seeds, method("b", list(found[3]))])
+        small += bool(len(table)) and table["p"].iloc[0] < 0.05
+    assert small <= 8

@@ -17,7 +17,7 @@ from cardiac_mtl.report.page import _exhibits
 def method(tmp_path):
     """Return a maker of methods: name, and the error of the regressed size in each slice."""
 
-    def make(name, errors):
+    def make(name, errors, **names):
         rows = pd.DataFrame(columns=INDEX_COLUMNS, index=range(len(errors)))
         rows["patient_id"] = [f"p{k // 2}" for k in range(len(errors))]
         rows["case_id"], rows["slice"] = rows["patient_id"], [k % 2 for k in range(len(errors))]
@@ -28,7 +28,7 @@ def method(tmp_path):
         identity = {"experiment": name, "protocol": "honest", "layout": "cine"}
         empty = pd.DataFrame({"patient_id": []})
         run = Run(tmp_path, identity, cases, cases, cases, empty, rows, empty, pd.DataFrame())
-        return Method(name, [run], "hearts")
+        return Method(name, [run], "hearts", **names)
 
     return make
 
@@ -50,6 +50,20 @@ def test_methods_are_compared_on_the_slices_that_both_have(method):
     (row,) = index_comparisons([first, second]).to_dict("records")
     assert (row["slices"], row["difference"]) == (2, 1.0)
     assert index_comparisons([first]).empty
+
+
+def test_methods_of_several_seeds_are_compared_once_by_their_means(method):
+    first = [
+        method(f"mutgan, seed {k}", [1.0, 3.0, 5.0, np.nan], family="mutgan") for k in range(2)
+    ]
+    seeds = [
+        method(f"mutgan_generator, seed {k}", errors, family="mutgan_generator")
+        for k, errors in enumerate(([2.0, 4.0, 6.0, 9.0], [4.0, 6.0, np.nan, 9.0]))
+    ]
+    (row,) = index_comparisons([*first, *seeds]).to_dict("records")
+    assert (row["second"], row["slices"]) == ("mutgan_generator", 3)
+    assert row["difference"] == pytest.approx((2 + 2 + 1) / 3)
+    assert row["p_holm"] == row["p_wilcoxon"]
 
 
 def test_the_papers_values_stand_beside_ours(method):

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.report import analysis
 from cardiac_mtl.reporting import read_methods
 
 
@@ -70,11 +71,16 @@ def test_two_reports_of_the_same_rows_are_alike(report, runs, tmp_path):
 @pytest.mark.usefixtures("undrawn")
 def test_an_optimistic_run_marks_every_row(write_run, tmp_path, capsys):
     rng = np.random.default_rng(1)
-    write_run(tmp_path / "paper", "mtn_unet", 0, ["p1", "p2"], rng, protocol="paper_optimistic")
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        folder = tmp_path / "paper" / name
+        write_run(folder, name, 0, ["p1", "p2"], rng, protocol="paper_optimistic")
     assert main(["report", str(tmp_path / "paper"), "--output", str(tmp_path / "out")]) == 0
     assert "OPTIMISTIC" in capsys.readouterr().out
     text = (tmp_path / "out/tables/results.md").read_text()
-    assert text.count("ON TEST: optimistic") == text.count("| mtn_unet |")
+    assert text.count("ON TEST: optimistic") == text.count("(selected on TEST) |") > 0
+    for name in ("agreement", "areas", "comparisons", "consistency", "strata", "suspects"):
+        text = (tmp_path / f"out/tables/{name}.csv").read_text()
+        assert "(selected on TEST)" in text, name
     assert "OPTIMISTIC" in (tmp_path / "out/index.html").read_text()
 
 
@@ -105,6 +111,18 @@ def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
     error = capsys.readouterr().err
     assert message in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_pathology_none_is_a_stratum_and_a_patient_na_a_patient(write_run, tmp_path):
+    write_run(tmp_path / "run", "mtn_unet", 0, ["NA", "p1"], np.random.default_rng(3))
+    for name in ("cases", "slices", "patients"):
+        path = tmp_path / "run" / f"{name}.csv"
+        path.write_text(path.read_text().replace(",normal,", ",None,"))
+    methods = read_methods([tmp_path])
+    strata = analysis.strata(methods, ["pathology"])
+    assert strata["value"].tolist() == ["None"]
+    assert strata["patients"].tolist() == [2]
+    assert set(methods[0].cases["patient_id"]) == {"NA", "p1"}
 
 
 @pytest.mark.usefixtures("undrawn")
