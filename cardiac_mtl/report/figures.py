@@ -127,7 +127,7 @@ def feature_maps(
     *,
     title: str,
 ) -> None:
-    """Draw what the layers of a network hold of one slice: Fig. 3B of paper A.
+    """Draw what the layers of a network hold of one slice: Fig. 3B of MuTGAN.
 
     Args:
         path: PNG to write.

@@ -16,7 +16,7 @@ from cardiac_mtl.metrics.surface import bounding_box
 FOLDER = "gallery"
 MARGIN_MM = 20.0
 FIRST = 4
-"""Patients that every method keeps, as many as Fig. 4 of paper C shows."""
+"""Patients that every method keeps, as many as Fig. 4 of weak transfer shows."""
 SMALLEST_MM = 90.0
 """Side of a window: around a small infarct one still sees the heart."""
 

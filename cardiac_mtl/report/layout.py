@@ -46,7 +46,7 @@ def strata_shown(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def areas_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay area errors out as Table 2 of paper B does: a column a method and branch."""
+    """Lay area errors out as Table 2 of MTN does: a column a method and branch."""
     text = table[["label", "phase", "region"]].copy()
     text["column"] = table["method"] + ", " + table["branch"]
     text["error"] = [

@@ -83,7 +83,7 @@ def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
             file_name("boxes", label),
             f"Volumes: {label}",
             "Quartiles and whiskers at 1.5 interquartile ranges, over volumes; what lies beyond is "
-            "not drawn, as in paper B. Misses count at their worst.",
+            "not drawn, as in the paper of MTN. Misses count at their worst.",
             f"Box plots by phase and method. {medians}.",
             figure,
         )
@@ -129,8 +129,8 @@ def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Pictu
             file_name("intervals", label),
             f"Means with intervals: {label}",
             "Mean over volumes. Thick: 95 % bootstrap interval that resamples patients. Thin: 99 % "
-            "interval that resamples volumes, as in Fig. 2 of paper B; it is too narrow where the "
-            "phases of a patient are alike.",
+            "interval that resamples volumes, as in Fig. 2 of the paper of MTN; it is too "
+            "narrow where the phases of a patient are alike.",
             "Means with bootstrap intervals by phase and method; the numbers stand in the table of "
             "results.",
             figure,
@@ -179,7 +179,7 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
             file_name("area_errors", label),
             f"Area errors by region: {label}",
             "Mean absolute error over slices whose reference holds the label; thick 95 % interval "
-            "by patients, thin 99 % by slices (Fig. 4b of paper B).",
+            "by patients, thin 99 % by slices (Fig. 4b of the paper of MTN).",
             "Mean absolute area errors with intervals by region, phase, method and branch; the "
             "numbers stand in the table of areas.",
             figure,
@@ -198,7 +198,7 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
         yield Picture(
             file_name("scatter", method.name),
             f"Predicted against reference: {method.name}",
-            "Dashed: equality. Solid: least squares (Fig. 3 of paper B for the areas).",
+            "Dashed: equality. Solid: least squares (Fig. 3 of the paper of MTN for the areas).",
             f"Scatter plots. {strongest}.",
             figure,
         )

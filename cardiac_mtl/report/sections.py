@@ -127,8 +127,8 @@ def _comparison(methods: Sequence[Method]) -> Section:
             "comparisons",
             "Paired tests",
             "Wilcoxon's signed-rank test on the means of patients, corrected by Holm over all "
-            "rows; Kolmogorov-Smirnov on volumes as in paper B, which takes the phases of one "
-            "patient as independent.",
+            "rows; Kolmogorov-Smirnov on volumes as in the paper of MTN, which takes the phases of "
+            "one patient as independent.",
             analysis.comparisons(methods),
             layout.comparisons_shown,
         )
@@ -385,7 +385,7 @@ def _papers(methods: Sequence[Method]) -> Section:
         _table(
             "papers",
             "Published values and ours",
-            "Ours with the 95 % interval by patients. MSD of paper B is in voxels in all "
+            "Ours with the 95 % interval by patients. MSD of MTN is in voxels in all "
             "likelihood, and so is ours here. Commands stand in papers.csv.",
             fidelity.fidelity(methods),
             layout.fidelity_shown,
