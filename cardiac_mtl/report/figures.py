@@ -279,8 +279,9 @@ def contour(ax: Axes, mask: NDArray[np.bool_], colour: str, style: str = "-") ->
         style: of the line, as matplotlib has it.
     """
     if mask.any() and not mask.all():
-        smooth = np.pad(mask, 1)[1:-1, 1:-1].astype(float)
-        ax.contour(smooth, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
+        ax.contour(
+            mask.astype(float), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3
+        )
 
 
 def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slice, slice]:
