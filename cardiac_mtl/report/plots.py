@@ -12,8 +12,6 @@ from cardiac_mtl.metrics.agreement import bland_altman, pearson
 from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
 from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of
 from cardiac_mtl.report.canvas import (
-    COLOURS,
-    MARKERS,
     STYLE,
     Picture,
     file_name,
@@ -162,14 +160,13 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
         regions = [r for r in ("all", "apical", "mid", "basal") if (of_label["region"] == r).any()]
         figure, axes = panels_for(len(phases))
         for ax, phase in zip(axes, phases, strict=True):
-            for k, (method, branch) in enumerate(lines):
+            for k, ((method, branch), look) in enumerate(zip(lines, looks_of(lines), strict=True)):
                 rows = of_label[
                     (of_label["phase"] == phase)
                     & (of_label["method"] == method)
                     & (of_label["branch"] == branch)
                 ].set_index("region")
                 at = np.array([regions.index(r) for r in rows.index]) + _offset(k, len(lines))
-                look = {"color": COLOURS[k % 6], "marker": MARKERS[k % 6]}
                 _interval_marks(ax, at, rows, "error_mm2", look, f"{method}, {branch}")
             ax.set_xticks(range(len(regions)), regions)
             ax.set_title(f"phases: {phase}", fontsize=9)
@@ -324,11 +321,11 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
 
 
 def _epochs(ax: Axes, tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> None:
-    for k, column in enumerate(columns):
+    for column, look in zip(columns, looks_of(columns), strict=True):
         for number, table in enumerate(t for t in tables if column in t):
             values = table.groupby("epoch")[column].mean().dropna()
             ax.plot(
-                values.index, values, color=COLOURS[k % 6], linewidth=1, alpha=0.8,
+                values.index, values, color=look["color"], linewidth=1, alpha=0.8,
                 label=column if number == 0 else None,
             )  # fmt: skip
     ax.legend(fontsize=7)
