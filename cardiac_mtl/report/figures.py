@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.files import whole
 from cardiac_mtl.metrics.overlap import dice
 
 REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
@@ -301,6 +302,5 @@ def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slic
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of its suffix, whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format=path.suffix.removeprefix("."))
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))
