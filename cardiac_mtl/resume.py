@@ -129,7 +129,7 @@ def place_of(run: Path, origin: dict[str, Any]) -> Place | None:
     """
     if strays := sorted(run.rglob("hpc_ckpt*")):
         raise UserError(
-            "is not ours, and Lightning would load it in place of the run's own (P40)",
+            "is not ours, and Lightning would load it in place of the run's own",  # P40
             where=str(strays[0]),
             fix="remove it",
         )
