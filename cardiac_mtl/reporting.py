@@ -21,6 +21,7 @@ from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.sections import sections_of
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
+from data_modules.cases import name_of_cine
 
 _ONE_METHOD = ("experiment", "data", "seed")
 _STRATA = ("pathology", "vendor", "centre")
@@ -281,5 +282,5 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
         for method in methods:
             # the phases of a cine are rows of ours, but one row of the table
             cases = method.cases["case_id"]
-            whole = cases.str.replace(r"_ph\d+$", "", regex=True)
+            whole = cases.map(name_of_cine)
             method.cases[column] = cases.map(values).fillna(whole.map(values)).fillna("")
