@@ -11,7 +11,8 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.catalogue import read_yaml
+from cardiac_mtl.configuration import build
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import UNLABELLED, Prediction
 from cardiac_mtl.errors import UserError

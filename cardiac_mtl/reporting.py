@@ -7,9 +7,9 @@ from shutil import copyfile
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 import cardiac_mtl
+from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import CALL_COLUMNS
@@ -147,7 +147,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         identity=read_identity(folder),
-        metrics=pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(),
+        metrics=_read(metrics, ()) if metrics.is_file() else pd.DataFrame(),
         settings=_settings(folder / CONFIG),
         **frames,
     )
@@ -223,7 +223,7 @@ def _settings(path: Path) -> dict[str, Any]:
     """Return what `fit` was told of the model, by name with dots; nothing without a `fit`."""
     if not path.is_file():
         return {}
-    model = yaml.safe_load(path.read_text(encoding="utf-8")).get("model") or {}
+    model = read_yaml(path).get("model") or {}
     return dict(_flat(model.get("init_args") or {}))
 
 
