@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from cardiac_mtl.catalogue import find_config
-from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.catalogue import find_config, read_yaml
+from cardiac_mtl.configuration import build
 from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.papers.base import Paper
 from data_modules.base import CardiacDataModule

@@ -9,7 +9,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from cardiac_mtl.configuration import build, build_data, read_yaml
+from cardiac_mtl.catalogue import read_yaml
+from cardiac_mtl.configuration import build, build_data
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.errors import UserError

@@ -1,13 +1,20 @@
-"""The experiments, overlays and presets that ship with the package."""
+"""The experiments, overlays and presets that ship with the package; how a YAML file is read."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 import cardiac_mtl
 from cardiac_mtl.errors import UserError
 
 SWEEPS = "sweeps"
+MOST_ALIASES = 20
+"""In a YAML file: a few lines of aliases of aliases would unfold to gigabytes."""
+MOST_BRACKETS = 2000
+"""In a YAML file: the reader takes minutes over twenty thousand nested lists."""
 
 
 def shipped_folder() -> Path:
@@ -62,6 +69,36 @@ def find_config(name: str) -> Path:
         where="--config",
         fix=f"{hint}`cardiac-mtl list` names them",
     )
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        UserError: it is absent or damaged.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        if text.count("[") + text.count("{") > MOST_BRACKETS:
+            raise ValueError("nested too deep")
+        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
+        content = yaml.safe_load(text) if aliases <= MOST_ALIASES else None
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise UserError(
+            f"is not YAML: {error.problem}", where=f"{path}, line {line}", fix="mend that line"
+        ) from error
+    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
+        raise UserError(
+            f"cannot be read ({type(error).__name__})", where=str(path), fix="restore the file"
+        ) from error
+    if aliases > MOST_ALIASES:
+        raise UserError(
+            f"has {aliases} aliases", where=str(path), fix="write out what the aliases stand for"
+        )
+    if not isinstance(content, dict):
+        raise UserError("is not a mapping", where=str(path), fix="write `key: value` lines")
+    return content
 
 
 def header(path: Path) -> dict[str, str]:

@@ -8,13 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
-from cardiac_mtl.catalogue import find_config
+from cardiac_mtl.catalogue import find_config, read_yaml
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.phantom_cohort import default_cohort
@@ -22,10 +21,6 @@ from cardiac_mtl.runs import CONFIG, find_run
 from data_modules.base import CardiacDataModule
 
 FIX_FOLLOWS = "; "
-MOST_ALIASES = 20
-"""In a YAML file: a few lines of aliases of aliases would unfold to gigabytes."""
-MOST_BRACKETS = 2000
-"""In a YAML file: the reader takes minutes over twenty thousand nested lists."""
 
 
 def _whole_numbers_stay_whole() -> None:
@@ -163,36 +158,6 @@ def build_data(configs: Sequence[str]) -> CardiacDataModule:
     parser = OneLineParser()
     parser.add_subclass_arguments(CardiacDataModule, "data")
     return parser.instantiate(parser.parse_object({"data": merged})).data
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        UserError: it is absent or damaged.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-        if text.count("[") + text.count("{") > MOST_BRACKETS:
-            raise ValueError("nested too deep")
-        aliases = sum(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text))
-        content = yaml.safe_load(text) if aliases <= MOST_ALIASES else None
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise UserError(
-            f"is not YAML: {error.problem}", where=f"{path}, line {line}", fix="mend that line"
-        ) from error
-    except (OSError, UnicodeDecodeError, RecursionError, ValueError, yaml.YAMLError) as error:
-        raise UserError(
-            f"cannot be read ({type(error).__name__})", where=str(path), fix="restore the file"
-        ) from error
-    if aliases > MOST_ALIASES:
-        raise UserError(
-            f"has {aliases} aliases", where=str(path), fix="write out what the aliases stand for"
-        )
-    if not isinstance(content, dict):
-        raise UserError("is not a mapping", where=str(path), fix="write `key: value` lines")
-    return content
 
 
 _NOISE = (

@@ -22,7 +22,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from typing_extensions import override
 
-from cardiac_mtl.configuration import read_yaml
+from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase

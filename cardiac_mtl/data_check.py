@@ -159,7 +159,7 @@ def _draw(examined: Sequence[Examined], output: Path) -> list[Path]:
 
 
 def _draw_sequences(examined: Sequence[Examined], names: Sequence[str], output: Path) -> list[Path]:
-    """Draw the first patients of whom several sequences have a mask (Fig. 2 of paper C)."""
+    """Draw the first patients of whom several sequences have a mask (weak transfer, Fig. 2)."""
     patients: dict[str, dict[str, Slice]] = {}
     for one in examined:
         if one.middle is not None and one.middle_mask is not None:

@@ -26,7 +26,7 @@ from cardiac_mtl.options import OptionParser
 from cardiac_mtl.report.gallery import FOLDER, to_keep, write_gallery
 from cardiac_mtl.report.tables import summary, to_markdown, to_text
 from cardiac_mtl.runs import provenance, write_identity
-from data_modules.cases import Case, case_table, check_cases
+from data_modules.cases import Case, case_table, check_cases, name_of_cine
 from data_modules.findings import Finding, noticed, of_error
 from data_modules.geometry import apex_first
 from data_modules.inputs import find_masks
@@ -165,7 +165,7 @@ def _candidates(case: Case, files: Mapping[str, Path]) -> list[Path]:
     """Return the files of a case: of its phase, else of the whole cine that it is a phase of."""
     names = [case.case_id]
     if case.frame is not None:
-        names.append(case.case_id.rpartition("_ph")[0])
+        names.append(name_of_cine(case.case_id))
     for name in names:
         if found := [files[name + end] for end in _ENDS if name + end in files]:
             return found

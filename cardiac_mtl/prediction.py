@@ -11,7 +11,8 @@ import SimpleITK as sitk
 import torch
 from numpy.typing import NDArray
 
-from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.catalogue import read_yaml
+from cardiac_mtl.configuration import build
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import UNLABELLED, Prediction
 from cardiac_mtl.errors import UserError
@@ -23,7 +24,7 @@ from cardiac_mtl.precision import as_trained
 from cardiac_mtl.report.gallery import grey
 from cardiac_mtl.report.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint, read_identity
-from data_modules.cases import Case
+from data_modules.cases import Case, name_of_cine
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
 from data_modules.readers import write_mask
@@ -111,9 +112,8 @@ class Predictor:
                 for k in range(len(prepared.image))
             ]
         if masks:
-            name = phases[0].case_id
-            if phases[0].frame is not None:
-                name = name.rpartition("_ph")[0]
+            first = phases[0]
+            name = first.case_id if first.frame is None else name_of_cine(first.case_id)
             write_mask(output / f"{name}_mask.nii.gz", masks, like=source)
         return rows
 

@@ -7,9 +7,9 @@ from shutil import copyfile
 from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 import cardiac_mtl
+from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import OPTIMISTIC
 from cardiac_mtl.errors import UserError
@@ -22,6 +22,7 @@ from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.sections import sections_of
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
+from data_modules.cases import name_of_cine
 
 _ONE_METHOD = ("experiment", "data", "seed")
 _NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"}
@@ -154,7 +155,7 @@ def read_run(folder: Path) -> Run:
     return Run(
         folder=folder,
         identity=read_identity(folder),
-        metrics=pd.read_csv(metrics) if metrics.is_file() else pd.DataFrame(),
+        metrics=_read(metrics, ()) if metrics.is_file() else pd.DataFrame(),
         settings=_settings(folder / CONFIG),
         **frames,
     )
@@ -233,7 +234,7 @@ def _settings(path: Path) -> dict[str, Any]:
     """Return what `fit` was told of model, data and epochs, by name with dots; else nothing."""
     if not path.is_file():
         return {}
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    config = read_yaml(path)
     model, data = ((config.get(k) or {}).get("init_args") or {} for k in ("model", "data"))
     of_data = {name: value for name, value in data.items() if name not in _NO_SETTINGS}
     epochs = {"max_epochs": (config.get("trainer") or {}).get("max_epochs")}
@@ -295,5 +296,5 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
         for method in methods:
             # the phases of a cine are rows of ours, but one row of the table
             cases = method.cases["case_id"]
-            whole = cases.str.replace(r"_ph\d+$", "", regex=True)
+            whole = cases.map(name_of_cine)
             method.cases[column] = cases.map(values).fillna(whole.map(values)).fillna("")

@@ -25,6 +25,7 @@ from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
 from cardiac_mtl.errors import Stopped, UserError
+from cardiac_mtl.files import whole
 from cardiac_mtl.runs import LAST, PROVENANCE, read_checkpoint
 from data_modules.base import CardiacDataModule
 
@@ -45,12 +46,10 @@ class WholeFiles(TorchCheckpointIO):
     ) -> None:
         target = Path(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}")
-        with temporary.open("wb") as file:
+        with whole(target) as temporary, temporary.open("wb") as file:
             torch.save(checkpoint, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
 
     @override
     def load_checkpoint(
@@ -130,7 +129,7 @@ def place_of(run: Path, origin: dict[str, Any]) -> Place | None:
     """
     if strays := sorted(run.rglob("hpc_ckpt*")):
         raise UserError(
-            "is not ours, and Lightning would load it in place of the run's own (P40)",
+            "is not ours, and Lightning would load it in place of the run's own",  # P40
             where=str(strays[0]),
             fix="remove it",
         )

@@ -22,6 +22,7 @@ from zipfile import BadZipFile
 
 import cardiac_mtl
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.files import whole
 
 CONFIG, IDENTITY, METRICS = "config.yaml", "run.json", "metrics.csv"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
@@ -85,12 +86,10 @@ def find_run(path: Path) -> Path:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file whole or not at all, whatever happens to the process or to the power."""
-    temporary = path.with_name(f".{path.name}")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def write_identity(run: Path, identity: Mapping[str, Any]) -> None:

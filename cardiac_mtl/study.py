@@ -21,6 +21,7 @@ import pandas as pd
 from filelock import FileLock, Timeout
 
 from cardiac_mtl import slurm
+from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import Stopped, UserError
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, write_whole
@@ -208,10 +209,7 @@ def _progress(
     run_directory: Path, identity: Mapping[str, Any], state: Mapping[str, Any]
 ) -> tuple[str, str]:
     """Return epochs done of all, and the time that the others will take at this pace."""
-    import yaml  # noqa: PLC0415 - for runs under way only
-
-    config = yaml.safe_load((run_directory / CONFIG).read_text(encoding="utf-8"))
-    whole = config["trainer"]["max_epochs"]
+    whole = read_yaml(run_directory / CONFIG)["trainer"]["max_epochs"]
     path = run_directory / METRICS
     epochs: list[float] = pd.read_csv(path)["epoch"].dropna().tolist() if path.is_file() else []
     done = int(max(epochs, default=-1)) + 1

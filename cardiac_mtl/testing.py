@@ -22,6 +22,7 @@ from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.report.activations import FIGURES
 from cardiac_mtl.report.figures import curves, feature_maps, overlay
 from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
 from cardiac_mtl.report.loops import film, write_loop
@@ -36,9 +37,6 @@ from cardiac_mtl.report.tables import (
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
-
-FIGURES = "figures"
-"""Folder of a run that holds the pictures of its test cases."""
 
 
 class TestOutputs(Callback):

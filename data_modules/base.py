@@ -17,22 +17,13 @@ from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.folds import Folds
-from data_modules.geometry import (
-    Normalise,
-)
+from data_modules.geometry import Normalise
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.preparation import Preparation
 from data_modules.resident import ResidentStore, settle
-from data_modules.splits import (
-    Split,
-    check_fold,
-    digest,
-    save_splits,
-)
-from data_modules.store import (
-    SliceDataset,
-)
+from data_modules.splits import Split, check_fold, digest, save_splits
+from data_modules.store import SliceDataset
 
 PHANTOM = "phantom.json"
 """Marks a folder of phantom hearts: no number measured on them is one of a paper's data."""
@@ -101,13 +92,13 @@ class CardiacDataModule(Preparation, LightningDataModule):
         super().__init__()
         self.root = root
         self.folds = Folds(
-            num_folds,
-            split_seed,
-            val_fraction,
-            stratify_by,
-            leave_out,
-            splits,
-            train_fraction,
+            num_folds=num_folds,
+            seed=split_seed,
+            val_fraction=val_fraction,
+            stratify_by=stratify_by,
+            leave_out=leave_out,
+            splits_file=splits,
+            train_fraction=train_fraction,
         )
         self.fold = fold
         self.paper_protocol = paper_protocol

@@ -1,5 +1,6 @@
 """The case table: one row a volume, whatever the data set. Checked before anything is read."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -83,3 +84,23 @@ def check_cases(cases: Sequence[Case], root: Path, on_error: OnError = refuse) -
                     code="doubled_case",
                 )
             )
+
+
+def name_of_phase(cine: str, phase: int) -> str:
+    """Return the case id of one phase of a cine.
+
+    Examples:
+        >>> name_of_phase("p7", 3)
+        'p7_ph03'
+    """
+    return f"{cine}_ph{phase:02d}"
+
+
+def name_of_cine(case_id: str) -> str:
+    """Return the name of the cine that a case is a phase of; that of any other case as it is.
+
+    Examples:
+        >>> name_of_cine("p7_ph03"), name_of_cine("p7")
+        ('p7', 'p7')
+    """
+    return re.sub(r"_ph\d+$", "", case_id)

@@ -16,7 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import torch
@@ -41,6 +40,7 @@ from data_modules.geometry import (
     prepare_mask,
 )
 from data_modules.manifest import TABLE
+from data_modules.nifti import write_nifti
 from data_modules.readers import Cine, count_slices_of_cine, read_cine, read_region
 from data_modules.roi import box_centre, moving_centre
 from data_modules.store import Plan, PreparedCase
@@ -381,10 +381,9 @@ def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:
 
 
 def _write(root: Path, study: CineStudy, kind: str, array: NDArray[Any] | None) -> str:
-    """Write ([T,] S, H, W) as (x, y, z[, t]); return the name of the file, none without array."""
+    """Write ([T,] S, H, W); return the name of the file, none without array."""
     if array is None:
         return ""
     name = f"{study.patient_id}_{kind}.nii.gz"
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ study.affine  # LPS to RAS
-    nib.nifti1.Nifti1Image(array.T, affine).to_filename(root / name)
+    write_nifti(root / name, array, study.affine)
     return name

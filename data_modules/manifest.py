@@ -21,7 +21,7 @@ from typing_extensions import override
 from cardiac_mtl.contracts import UNLABELLED, CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
-from data_modules.cases import Case
+from data_modules.cases import Case, name_of_phase
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
 from data_modules.labels import LABELS, label_cases
@@ -192,7 +192,9 @@ def split_frames(case: Case) -> list[Case]:
             code="dimensions",
         )
     return [
-        replace(case, case_id=f"{case.case_id}_ph{t:02d}", image=files, frame=frame, phase=str(t))
+        replace(
+            case, case_id=name_of_phase(case.case_id, t), image=files, frame=frame, phase=str(t)
+        )
         for t, (files, frame) in enumerate(phases)
     ]
 
@@ -229,7 +231,7 @@ def write_layout(root: Path, studies: Iterable[CineStudy]) -> None:
         writer.writerow(["case_id", "patient_id", "phase", "pathology", "image", "mask"])
         for study in studies:
             for phase, (image, mask) in enumerate(zip(study.image, study.mask, strict=True)):
-                case_id = f"{study.patient_id}_ph{phase:02d}"
+                case_id = name_of_phase(study.patient_id, phase)
                 names = f"{case_id}_image.nii.gz", f"{case_id}_mask.nii.gz"
                 _write_nifti(root / names[0], image.astype(np.int16), study)
                 _write_nifti(root / names[1], (mask == 1).astype(np.uint8), study)

@@ -222,10 +222,7 @@ class MSCMRDataModule(CardiacDataModule):
 
     @override
     def takes(self, name: str) -> bool:
-        return sequence_of(name) in {
-            TARGET,
-            None,
-        }  # what is named otherwise may be late enhancement
+        return sequence_of(name) in {TARGET, None}  # another name may be late enhancement too
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:

@@ -14,15 +14,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
-from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import SequenceStudy
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
 from data_modules.findings import OnError, notice, refuse
+from data_modules.nifti import write_nifti
 from data_modules.readers import NIFTI, read_mask
 
 SEQUENCES: Final = ("LGE", "C0", "T2")
@@ -182,8 +181,8 @@ def write_layout(
                 folder = root if given else root / WITHHELD[0]
                 name = f"{study.patient_id}_{sequence}"
                 labels = np.array([0, *VALUES.values()], np.int16)[volume.mask]
-                _write(root / f"{name}.nii.gz", volume.image, volume.affine)
-                _write(folder / f"{name}_manual.nii.gz", labels, volume.affine)
+                write_nifti(root / f"{name}.nii.gz", volume.image, volume.affine)
+                write_nifti(folder / f"{name}_manual.nii.gz", labels, volume.affine)
             writer.writerows((study.patient_id, *item) for item in study.truth.items())
 
 
@@ -238,9 +237,3 @@ def _cases_of_patient(
                 mask=(masks[case_id],) if case_id in masks else (),
                 sequence=sequence,
             )
-
-
-def _write(path: Path, array: NDArray[np.int16], affine: NDArray[np.floating]) -> None:
-    """Write (S, H, W) as (x, y, z)."""
-    to_ras = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
-    nib.nifti1.Nifti1Image(array.T, to_ras).to_filename(path)

@@ -4,6 +4,7 @@ import gzip
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -22,7 +23,8 @@ MOST_CINE_VOXELS = 1 << 28
 KEPT_BYTES = 1 << 29
 """A 4-D file up to this size stays in memory while its phases are read one after the other."""
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""Between RAS, as NIfTI has it, and LPS, as DICOM and SimpleITK do."""
 
 
 def load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
@@ -82,6 +84,19 @@ def read_nifti_phases(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float
     return voxels if voxels.ndim == 4 else voxels[None], affine
 
 
+def write_nifti(
+    path: Path, voxels: NDArray[np.integer[Any]], affine: NDArray[np.floating[Any]]
+) -> None:
+    """Write a volume or a cine, as (column, row, slice[, phase]).
+
+    Args:
+        path: `*.nii` or `*.nii.gz`.
+        voxels: ([T,] S, H, W).
+        affine: (4, 4), from (column, row, slice) to LPS mm.
+    """
+    nib.nifti1.Nifti1Image(voxels.T, _FLIP @ affine).to_filename(path)
+
+
 def _read(
     file: nib.nifti1.Nifti1Image, path: Path, frame: int | None
 ) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
@@ -104,7 +119,7 @@ def _read(
     if voxels.ndim == 2:
         voxels = voxels[..., None]
     with np.errstate(invalid="ignore"):  # what is not finite is refused next
-        affine = _RAS_TO_LPS @ _nifti_affine(file, path)
+        affine = _FLIP @ _nifti_affine(file, path)
     return np.ascontiguousarray(voxels.T), affine
 
 

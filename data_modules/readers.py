@@ -12,6 +12,7 @@ from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.files import whole
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.dicom import read_frames
 from data_modules.findings import notice
@@ -267,22 +268,27 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
         like: the source: of a NIfTI file shape, affine and header are kept, whether it is 2-D, 3-D
             or 4-D.
     """
-    temporary = path.with_name(f".{path.name}")
-    if like.name.endswith(NIFTI):
-        source = load_nifti(like)
-        stacked = np.stack([sitk.GetArrayFromImage(frame).T for frame in frames], axis=-1)
-        header = source.header.copy()
-        header.set_data_dtype(np.uint8)
-        header.set_slope_inter(1, 0)
-        header.extensions.clear()  # they, and the texts below, may name the patient
-        header["descrip"] = header["aux_file"] = header["db_name"] = header["intent_name"] = b""
-        shape = source.shape if stacked.size == np.prod(source.shape) else stacked.shape[:3]
-        voxels = stacked.reshape(shape).astype(np.uint8)
-        nib.nifti1.Nifti1Image(voxels, source.affine, header).to_filename(temporary)
-    else:
-        (frame,) = frames
-        sitk.WriteImage(sitk.Cast(frame, sitk.sitkUInt8), str(temporary))
-    temporary.replace(path)
+    with whole(path) as temporary:
+        if like.name.endswith(NIFTI):
+            _like_nifti(frames, load_nifti(like)).to_filename(temporary)
+        else:
+            (frame,) = frames
+            sitk.WriteImage(sitk.Cast(frame, sitk.sitkUInt8), str(temporary))
+
+
+def _like_nifti(
+    frames: Sequence[sitk.Image], source: nib.nifti1.Nifti1Image
+) -> nib.nifti1.Nifti1Image:
+    """Return classes in the shape, the affine and the header of a file."""
+    stacked = np.stack([sitk.GetArrayFromImage(frame).T for frame in frames], axis=-1)
+    header = source.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    header.extensions.clear()  # they, and the texts below, may name the patient
+    header["descrip"] = header["aux_file"] = header["db_name"] = header["intent_name"] = b""
+    shape = source.shape if stacked.size == np.prod(source.shape) else stacked.shape[:3]
+    voxels = stacked.reshape(shape).astype(np.uint8)
+    return nib.nifti1.Nifti1Image(voxels, source.affine, header)
 
 
 def _nifti_volume(path: Path, frame: int | None) -> sitk.Image:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.files import whole
 
 
 @dataclass(frozen=True)
@@ -289,9 +290,8 @@ def save_splits(path: Path, name: str, splits: Sequence[Split], seed: int) -> No
         "sha256": digest(splits),
         "folds": [_plain(split) for split in splits],
     }
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _plain(split: Split) -> dict[str, Any]:

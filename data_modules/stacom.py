@@ -24,7 +24,7 @@ from typing_extensions import override
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
-from data_modules.cases import Case
+from data_modules.cases import Case, name_of_phase
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, refuse
 from data_modules.privacy import pseudonym
@@ -93,7 +93,7 @@ def _cases_of_patient(folder: Path) -> list[Case]:
     patient = pseudonym(folder.name, identifiers(next(iter(next(iter(files.values())).values()))))
     return [
         Case(
-            case_id=f"{patient}_ph{phase:02d}",
+            case_id=name_of_phase(patient, phase),
             patient_id=patient,
             image=(images := tuple(slices[n] for n in order if n in slices)),
             mask=tuple(paths.get(f"{image.name.removesuffix('.dcm')}.png") for image in images),

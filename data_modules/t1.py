@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
@@ -26,6 +25,7 @@ from data_modules.crops import Size, central_start
 from data_modules.findings import OnError, notice, refuse
 from data_modules.geometry import Centre, prepare_image
 from data_modules.manifest import TABLE, ManifestDataModule, Row, case_of, read_table, with_phases
+from data_modules.nifti import write_nifti
 from data_modules.readers import shape_of
 from data_modules.store import Plan
 
@@ -230,9 +230,8 @@ def write_layout(root: Path, studies: Iterable[T1Study]) -> None:
     rows, truth = [], []
     for study in studies:
         names = {kind: f"{study.patient_id}_{kind}.nii.gz" for kind in ("image", "mask")}
-        affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ study.affine  # LPS to RAS
         for kind, array in (("image", study.image.astype(np.int16)), ("mask", study.mask)):
-            nib.nifti1.Nifti1Image(array.T, affine).to_filename(root / names[kind])
+            write_nifti(root / names[kind], array, study.affine)
         who = {"case_id": study.patient_id, "patient_id": study.patient_id}
         rows.append(who | {"label": study.label, "pathology": study.pathology} | names)
         truth.append({"patient_id": study.patient_id, **study.truth})

@@ -1,4 +1,4 @@
-"""Carrying a mask of one sequence over to the LGE volume of the same patient (paper C).
+"""Carrying a mask of one sequence over to the LGE volume of the patient, as weak transfer does.
 
 Chen et al. (STACOM 2019) give the i-th of m slices of bSSFP (C0) or T2 to the LGE slice
 j = floor(i n / m) of n, both counted from 1, base to apex (eq. 1), and resize it in plane. That

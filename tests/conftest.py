@@ -9,8 +9,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from cardiac_mtl.catalogue import experiments, find_config
-from cardiac_mtl.configuration import read_yaml
+from cardiac_mtl.catalogue import experiments, find_config, read_yaml
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_cohort import LAYOUTS, write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort

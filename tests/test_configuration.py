@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from cardiac_mtl.catalogue import experiments, find_config, header, overlays
-from cardiac_mtl.configuration import explain, read_yaml, resolve_configs
+from cardiac_mtl.catalogue import experiments, find_config, header, overlays, read_yaml
+from cardiac_mtl.configuration import explain, resolve_configs
 from cardiac_mtl.errors import UserError
 
 UNION = """Parser key "data":

@@ -39,7 +39,7 @@ def name_regions(nonempty: NDArray[np.bool_]) -> list[str]:
     """Name the slices of one volume.
 
     Among the slices whose reference is not empty, base to apex, the first two are basal, the last
-    two apical, the rest mid [paper B]. Of four none is mid, of three each is one, of two the
+    two apical, the rest mid [paper of MTN]. Of four none is mid, of three each is one, of two the
     first is basal and the last apical, one is basal.
 
     Args:

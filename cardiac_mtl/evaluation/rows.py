@@ -29,6 +29,7 @@ from cardiac_mtl.evaluation.states import (
     score_masks,
     score_slices,
 )
+from cardiac_mtl.files import whole
 from cardiac_mtl.metrics.overlap import psnr_db
 
 AREA = "area_mm2"
@@ -184,9 +185,8 @@ def assemble(rows: Iterable[CaseRows], protocol: str) -> Frames:
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
     """Write a table as CSV, whole or not at all, six significant digits."""
-    temporary = path.with_name(f".{path.name}")
-    frame.to_csv(temporary, index=False, float_format="%.6g")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        frame.to_csv(temporary, index=False, float_format="%.6g")
 
 
 def _cardiac_phases(heart: pd.DataFrame, volumes: Sequence[Row]) -> dict[tuple[str, str], str]:

@@ -1,7 +1,7 @@
 """One class against the rest, from probabilities. Undefined values are NaN.
 
-A label of -1 is missing and its case left out; any other label that is not the positive one is
-negative. Probabilities are P(positive), never logits.
+A label of -1, `UNLABELLED`, is missing and its case left out; any other label that is not the
+positive one is negative. Probabilities are P(positive), never logits.
 """
 
 from collections.abc import Callable
@@ -18,13 +18,12 @@ from torchmetrics.functional.classification import (
     binary_roc,
 )
 
+from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.metrics.statistics import Interval, bootstrap_sums
 
 Floats = NDArray[np.floating]
 Drawn = NDArray[np.float64]
 Labels = NDArray[np.integer]
-
-MISSING = -1
 
 
 class Confusion(NamedTuple):
@@ -183,7 +182,7 @@ def bootstrap_auc(
     score, truth = _labelled(probability, label, positive)
     if not truth.any() or truth.all():
         return Interval(float("nan"), float("nan"))
-    names, line = np.unique(patients[label != MISSING], return_inverse=True)
+    names, line = np.unique(patients[label != UNLABELLED], return_inverse=True)
     (interval,) = bootstrap_sums(np.eye(len(names)), _areas_of_draws(score, truth, line))
     return interval
 
@@ -209,7 +208,7 @@ def bootstrap_auc_difference(
     (one, truth), (two, _) = (_labelled(score, label, positive) for score in (first, second))
     if not truth.any() or truth.all():
         return Interval(float("nan"), float("nan"))
-    names, line = np.unique(patients[label != MISSING], return_inverse=True)
+    names, line = np.unique(patients[label != UNLABELLED], return_inverse=True)
     before, after = (_areas_of_draws(score, truth, line) for score in (one, two))
     (interval,) = bootstrap_sums(np.eye(len(names)), lambda times: after(times) - before(times))
     return interval
@@ -302,7 +301,7 @@ def _labelled(
     probability: Floats, label: Labels, positive: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return P(positive) and whether it is, of the cases with a label."""
-    known = label != MISSING
+    known = label != UNLABELLED
     score = probability[known].astype(np.float64)
     if not ((score >= 0) & (score <= 1)).all():
         # torchmetrics would take them for logits, without a word

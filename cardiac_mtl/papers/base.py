@@ -1,7 +1,7 @@
 """What every paper shares: the steps around `forward`, `losses` and `predict`."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -31,6 +31,20 @@ def last_step(trainer: Trainer) -> int:
     """Return the step, from 0, at which Lightning logs the end of the epoch under way."""
     steps = -(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches)
     return (trainer.current_epoch + 1) * steps - 1
+
+
+def refuse_other_tasks(weighting: Weighting, known: Collection[str]) -> None:
+    """Refuse a weighting of a task that a paper does not have.
+
+    Raises:
+        UserError: see above.
+    """
+    if unknown := set(weighting.tasks) - set(known):
+        raise UserError(
+            f"unknown task {', '.join(sorted(unknown))}",
+            where="model.weighting",
+            fix=f"choose from {', '.join(sorted(known))}",
+        )
 
 
 class Paper(LightningModule):
@@ -115,10 +129,17 @@ class Paper(LightningModule):
         """Clean the class of each voxel (S, H, W) of a whole volume; the identity by default."""
         return mask
 
-    def groups(self, network: Iterable[nn.Parameter]) -> list[dict[str, object]]:
-        """Return the groups of an optimiser: a network, and learned weights without decay."""
+    def groups(self, network: Iterable[nn.Parameter] | None = None) -> list[dict[str, object]]:
+        """Return the groups of an optimiser: a network, and learned weights without decay.
+
+        Args:
+            network: all parameters but the learned weights unless it is given.
+        """
+        learned = list(self.weighting.parameters())
+        if network is None:
+            network = [p for p in self.parameters() if not any(p is s for s in learned)]
         groups: list[dict[str, object]] = [{"params": list(network)}]
-        if learned := list(self.weighting.parameters()):
+        if learned:
             groups.append({"params": learned, "weight_decay": 0.0})
         return groups
 

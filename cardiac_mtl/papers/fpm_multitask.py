@@ -28,7 +28,7 @@ from cardiac_mtl.networks.classifiers import CLASSIFIERS, Classifier
 from cardiac_mtl.networks.deeplab import DeepLabV3Plus
 from cardiac_mtl.networks.fpm import PARALLEL, SERIAL, FPMNet
 from cardiac_mtl.networks.unet import UNet
-from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
+from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory, refuse_other_tasks
 from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, Weighting
 
@@ -78,7 +78,8 @@ class T1Tasks(Paper):
         scheduler: SchedulerFactory,
     ) -> None:
         super().__init__(weighting)
-        _check(weighting, diseased_weight)
+        refuse_other_tasks(weighting, TASKS)
+        _check_weight(diseased_weight)
         self.label_names = ("myocardium",) if "mask" in weighting.tasks else ()
         self.class_names = CLASSES if "label" in weighting.tasks else ()
         self.diseased_weight = diseased_weight
@@ -109,7 +110,7 @@ class T1Tasks(Paper):
 
     @override
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        optimizer = fused(self.make_optimizer(self.parameters()))
+        optimizer = fused(self.make_optimizer(self.groups()))
         return [optimizer], [self.make_scheduler(optimizer)]
 
 
@@ -205,13 +206,7 @@ class T1Baseline(T1Tasks):
         return class_activation(self.network, image, self.network.maps, "classify", sides)
 
 
-def _check(weighting: Weighting, diseased_weight: float) -> None:
-    if unknown := set(weighting.tasks) - TASKS:
-        raise UserError(
-            f"unknown task {', '.join(sorted(unknown))}",
-            where="model.weighting",
-            fix=f"choose from {', '.join(sorted(TASKS))}",
-        )
+def _check_weight(diseased_weight: float) -> None:
     if not 0 < diseased_weight < float("inf"):
         raise UserError(
             f"{diseased_weight} cannot weigh an image",

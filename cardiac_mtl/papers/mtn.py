@@ -33,7 +33,7 @@ from cardiac_mtl.networks.unet import (
     UNetTrunk,
     init_kaiming,
 )
-from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory
+from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory, refuse_other_tasks
 from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.postprocessing import largest_component
 from cardiac_mtl.weighting import UncertaintyWeighting, Weighting
@@ -89,7 +89,8 @@ class MTN(Paper):
     ) -> None:
         super().__init__(weighting())
         self.save_hyperparameters()
-        _check(self.weighting, image_size)
+        refuse_other_tasks(self.weighting, TASKS)
+        _check_size(image_size)
         tasks = self.weighting.tasks
         self.trunk = UNetTrunk(in_channels=1, width=width)
         self.mask_head = SegmentationHead(width) if "mask" in tasks else None
@@ -154,24 +155,13 @@ class MTN(Paper):
 
     @override
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        learned = set(self.weighting.parameters())
-        network = [p for p in self.parameters() if p not in learned]
-        groups: list[dict[str, object]] = [{"params": network}]
-        if learned:
-            groups.append({"params": list(learned), "weight_decay": 0.0})
-        optimizer = fused(self.make_optimizer(groups))
+        optimizer = fused(self.make_optimizer(self.groups()))
         for group in optimizer.param_groups[1:]:
             group["lr"] *= self.weighting_lr_factor
         return [optimizer], [self.make_scheduler(optimizer)]
 
 
-def _check(weighting: Weighting, image_size: tuple[int, int]) -> None:
-    if unknown := set(weighting.tasks) - TASKS:
-        raise UserError(
-            f"unknown task {', '.join(sorted(unknown))}",
-            where="model.weighting",
-            fix=f"choose from {', '.join(sorted(TASKS))}",
-        )
+def _check_size(image_size: tuple[int, int]) -> None:
     if any(side % 16 for side in image_size):
         raise UserError(
             f"image size {image_size[0]} x {image_size[1]} is not a multiple of 16",

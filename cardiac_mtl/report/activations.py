@@ -15,6 +15,8 @@ from cardiac_mtl.evaluation.calls import outcome_of
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.report.figures import contour, write_figure
 
+FIGURES: Final = "figures"
+"""Folder of a run that holds the pictures of its test cases."""
 COLOURS: Final = "PuOr_r"
 """From the first class, purple, to the second, orange; the colour-blind can tell them."""
 WALL: Final = "#56B4E9"

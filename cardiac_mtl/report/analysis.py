@@ -48,8 +48,8 @@ def headline(methods: Sequence[Method]) -> pd.DataFrame:
 
     Returns:
         Counts of patients, volumes and failures beside mean, SD, median, worst and interval of
-        each measure: 95 % by patients, and 99 % by volumes as paper B has it. Misses count at
-        their worst; `dice_without_failures` shows what leaving them out would have given (P1).
+        each measure: 95 % by patients, and 99 % by volumes as the paper of MTN has it. Misses count
+        at their worst; `dice_without_failures` shows what leaving them out would have given (P1).
     """
     rows = []
     for method in methods:
@@ -94,7 +94,7 @@ def strata(methods: Sequence[Method], columns: Sequence[str]) -> pd.DataFrame:
 
 
 def areas(methods: Sequence[Method]) -> pd.DataFrame:
-    """Average the area errors of slices that hold the label, by phase and region (paper B)."""
+    """Average the area errors of slices that hold the label, by phase and region, as MTN has."""
     rows = []
     for method in methods:
         bearing = method.slices[method.slices["reference_area_mm2"] > 0]
@@ -145,7 +145,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     Returns:
         By label, phase and measure: mean difference (second minus first) with its 95 % interval
         by patients, Wilcoxon's p on the means of patients, the same by Holm over all rows, and p
-        of the two-sample Kolmogorov-Smirnov test on volumes, as paper B has it.
+        of the two-sample Kolmogorov-Smirnov test on volumes, as the paper of MTN has it.
     """
     rows: list[Row] = []
     for first, second in pairs_of(methods):

@@ -11,8 +11,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cardiac_mtl.report.methods import Method
-
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 MARKERS = "osD^vP"
 STYLE: Any = {
@@ -66,10 +64,10 @@ def file_name(kind: str, name: object) -> str:
     return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
 
 
-def looks_of(methods: Sequence[Method]) -> list[dict[str, Any]]:
-    """Return colour and marker of each method."""
+def looks_of(drawn: Sequence[object]) -> list[dict[str, Any]]:
+    """Return colour and marker of each method, or of whatever else has a line of its own."""
     looks = zip(cycle(COLOURS), cycle(MARKERS), strict=False)
-    return [{"color": c, "marker": m} for (c, m), _ in zip(looks, methods, strict=False)]
+    return [{"color": c, "marker": m} for (c, m), _ in zip(looks, drawn, strict=False)]
 
 
 def panels_for(

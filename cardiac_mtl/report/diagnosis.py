@@ -18,15 +18,14 @@ from cardiac_mtl.metrics.classification import (
     roc,
 )
 from cardiac_mtl.metrics.statistics import bootstrap_sums
-from cardiac_mtl.report.activations import activation_file, in_words
+from cardiac_mtl.report.activations import FIGURES, activation_file, in_words
 from cardiac_mtl.report.canvas import Photo
-from cardiac_mtl.report.layout import numbers_shown, value_with_interval
+from cardiac_mtl.report.layout import numbers_shown, with_interval
 from cardiac_mtl.report.methods import Method
 
 HALF: Final = "0.5"
 CHOSEN: Final = "chosen"
 RATES: Final = ("accuracy", "balanced accuracy", "sensitivity", "specificity")
-FIGURES: Final = "figures"
 _PARTS: Final = {"val": "validation", "test": "TEST: optimistic", "": "nothing"}
 
 
@@ -83,8 +82,7 @@ def curves_shown(table: pd.DataFrame) -> pd.DataFrame:
     if table.empty:
         return table
     shown = numbers_shown(table.drop(columns=["AUC_low", "AUC_high"]))
-    columns = (table[f"AUC{end}"] for end in ("", "_low", "_high"))
-    shown["AUC"] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+    shown["AUC"] = with_interval(table, "AUC")
     return shown
 
 
@@ -212,8 +210,7 @@ def points_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the operating points out, each rate before its interval."""
     shown = table[["method", "positive class", "threshold", "n"]].copy()
     for rate in RATES:
-        columns = (table[f"{rate}{end}"] for end in ("", "_low", "_high"))
-        shown[rate] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+        shown[rate] = with_interval(table, rate)
     shown["protocol"] = table["protocol"]
     return shown
 

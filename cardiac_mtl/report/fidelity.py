@@ -139,7 +139,7 @@ def comparable(method: Method, paper: str, table: str) -> str:
 
 
 def published_pixels(methods: Sequence[Method]) -> pd.DataFrame:
-    """Return the pixel rates of Table 1 of paper A for the rows that some methods are.
+    """Return the pixel rates of Table 1 of MuTGAN for the rows that some methods are.
 
     Returns:
         Columns of `pixels.pixel_measures`; the paper says neither which pixels nor which average.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.files import whole
 from cardiac_mtl.metrics.overlap import dice
 
 REFERENCE, PREDICTED = "#56B4E9", "#E69F00"  # sky blue and orange of Okabe and Ito
@@ -127,7 +128,7 @@ def feature_maps(
     *,
     title: str,
 ) -> None:
-    """Draw what the layers of a network hold of one slice: Fig. 3B of paper A.
+    """Draw what the layers of a network hold of one slice: Fig. 3B of MuTGAN.
 
     Args:
         path: PNG to write.
@@ -279,8 +280,9 @@ def contour(ax: Axes, mask: NDArray[np.bool_], colour: str, style: str = "-") ->
         style: of the line, as matplotlib has it.
     """
     if mask.any() and not mask.all():
-        smooth = np.pad(mask, 1)[1:-1, 1:-1].astype(float)
-        ax.contour(smooth, levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3)
+        ax.contour(
+            mask.astype(float), levels=[0.5], colors=[colour], linestyles=[style], linewidths=1.3
+        )
 
 
 def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slice, slice]:
@@ -300,6 +302,5 @@ def _window(inside: NDArray[np.bool_], spacing: tuple[float, ...]) -> tuple[slic
 
 def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure in the format of its suffix, whole or not at all."""
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(temporary, format=path.suffix.removeprefix("."))
-    temporary.replace(path)
+    with whole(path) as temporary:
+        figure.savefig(temporary, format=path.suffix.removeprefix("."))

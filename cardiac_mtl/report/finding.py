@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from cardiac_mtl.metrics.statistics import holm
-from cardiac_mtl.report.layout import p_value, value_with_interval
+from cardiac_mtl.report.layout import p_value, with_interval
 from cardiac_mtl.report.methods import Method, pairs_of
 
 _RIGHT = {"ok": 1.0, "missed": 0.0, "both_empty": 1.0, "false_positive": 0.0}
@@ -106,8 +106,7 @@ def rates_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown["patients"] = table["patients"] + " it"
     columns = (table[name] for name in ("right", "n"))
     shown["right"] = [f"{right} of {n}" for right, n in zip(*columns, strict=True)]
-    columns = (table[name] for name in ("rate", "low", "high"))
-    shown["rate [95 %]"] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+    shown["rate [95 %]"] = with_interval(table, "rate", "low", "high")
     shown["protocol"] = table["protocol"]
     return shown
 

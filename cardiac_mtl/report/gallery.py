@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.files import whole
 from cardiac_mtl.metrics.surface import bounding_box
 
 FOLDER = "gallery"
 MARGIN_MM = 20.0
 FIRST = 4
-"""Patients that every method keeps, as many as Fig. 4 of paper C shows."""
+"""Patients that every method keeps, as many as Fig. 4 of weak transfer shows."""
 SMALLEST_MM = 90.0
 """Side of a window: around a small infarct one still sees the heart."""
 
@@ -88,15 +89,14 @@ def keep(folder: Path, phases: Sequence[tuple[str, CollectedCase]]) -> None:
     for alike in by_shape.values():
         rows, columns = _window([case for _, case in alike])
         for name, case in alike:
-            temporary = folder / f".{name}.npz"
-            np.savez_compressed(
-                temporary,
-                image=grey(_phases_of(case)[..., rows, columns]),
-                reference=case.reference[:, rows, columns],
-                predicted=np.asarray(case.predicted)[:, rows, columns],
-                spacing=np.asarray(case.spacing, dtype=np.float32),
-            )
-            temporary.rename(folder / f"{name}.npz")
+            with whole(folder / f"{name}.npz") as temporary:
+                np.savez_compressed(
+                    temporary,
+                    image=grey(_phases_of(case)[..., rows, columns]),
+                    reference=case.reference[:, rows, columns],
+                    predicted=np.asarray(case.predicted)[:, rows, columns],
+                    spacing=np.asarray(case.spacing, dtype=np.float32),
+                )
 
 
 def read(path: Path) -> Window:

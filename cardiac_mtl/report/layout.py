@@ -29,7 +29,7 @@ def headline_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown["volumes (missed / false / empty)"] = _failures(table)
     for measure in ("dice", "jaccard", "msd_mm", "hd_mm", "hd95_mm", "surface_dice"):
         digits = 2 if "mm" in measure else 3
-        shown[MEASURES[measure]] = _with_interval(table, measure, digits)
+        shown[MEASURES[measure]] = _mean_with_interval(table, measure, digits)
     shown["worst Dice"] = _number(table["dice_worst"], 3)
     shown["Dice without failures"] = _number(table["dice_without_failures"], 3)
     return _marked(shown, table)
@@ -41,12 +41,12 @@ def strata_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["method", *groups, "label", "patients"]].copy()
     shown["n (missed / false / empty)"] = _failures(table)
     for measure in COMPARED:
-        shown[MEASURES[measure]] = _with_interval(table, measure, 2 if "mm" in measure else 3)
+        shown[MEASURES[measure]] = _mean_with_interval(table, measure, 2 if "mm" in measure else 3)
     return _marked(shown, table)
 
 
 def areas_shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Lay area errors out as Table 2 of paper B does: a column a method and branch."""
+    """Lay area errors out as Table 2 of MTN does: a column a method and branch."""
     text = table[["label", "phase", "region"]].copy()
     text["column"] = table["method"] + ", " + table["branch"]
     text["error"] = [
@@ -155,11 +155,17 @@ def numbers_shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: _significant(column) if column.dtype.kind == "f" else column)
 
 
-def value_with_interval(value: float, low: float, high: float) -> str:
-    """Write a share with its interval, three digits each; a dash where there is none."""
-    if np.isnan(value):
-        return "—"
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+def with_interval(table: pd.DataFrame, value: str, low: str = "", high: str = "") -> list[str]:
+    """Write shares with their intervals, three digits each; a dash where there is none.
+
+    Args:
+        table: holds all three columns.
+        value: column of the shares.
+        low: column of the lower ends, `<value>_low` unless it is another.
+        high: column of the upper ends, `<value>_high` unless it is another.
+    """
+    columns = (table[name] for name in (value, low or f"{value}_low", high or f"{value}_high"))
+    return [_value_with_interval(*row) for row in zip(*columns, strict=True)]
 
 
 def to_markdown(table: Table) -> str:
@@ -193,7 +199,13 @@ def _failures(table: pd.DataFrame) -> list[str]:
     return [f"{n} ({missed} / {false} / {empty})" for n, missed, false, empty in counts]
 
 
-def _with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
+def _value_with_interval(value: float, low: float, high: float) -> str:
+    if np.isnan(value):
+        return "—"
+    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _mean_with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
     columns = [table[f"{measure}_{name}"] for name in ("mean", "sd", "low", "high")]
     return [
         "—"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.files import whole
 from cardiac_mtl.report.figures import PREDICTED, REFERENCE
 from cardiac_mtl.report.gallery import Window
 
@@ -48,17 +49,16 @@ def write_loop(path: Path, frames: Sequence[Frame], aspect: float, title: str) -
     scale = SIDE / min(height * aspect, width)
     size = round(width * scale), round(height * scale * aspect)
     drawn = [_drawn(frame, size, title) for frame in frames]
-    temporary = path.with_name(f".{path.name}")
-    drawn[0].save(
-        temporary,
-        format="GIF",
-        save_all=True,
-        append_images=drawn[1:],
-        duration=round(BEAT_MS / len(frames) / 10) * 10,  # GIF counts hundredths of a second
-        loop=0,
-        optimize=False,
-    )
-    temporary.replace(path)
+    with whole(path) as temporary:
+        drawn[0].save(
+            temporary,
+            format="GIF",
+            save_all=True,
+            append_images=drawn[1:],
+            duration=round(BEAT_MS / len(frames) / 10) * 10,  # GIF counts hundredths of a second
+            loop=0,
+            optimize=False,
+        )
 
 
 def film(windows: Sequence[Window], k: int) -> list[Frame]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
+from cardiac_mtl.files import whole
 from cardiac_mtl.report.canvas import Photo, Picture, file_name
 from cardiac_mtl.report.gallery import (
     FOLDER,
@@ -89,9 +90,8 @@ def write_page(path: Path, page: Page, images: dict[str, Path]) -> None:
         loops=Markup(json.dumps([e.loop for e in exhibits]).replace("<", "\\u003c")),  # noqa: S704
         in_words=in_words,
     )
-    temporary = path.with_name(f".{path.name}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @dataclass(frozen=True)

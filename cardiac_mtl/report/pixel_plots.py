@@ -1,4 +1,4 @@
-"""ROC, and precision against recall, over the pixels of a label: Fig. 4 of paper A."""
+"""ROC, and precision against recall, over the pixels of a label: Fig. 4 of MuTGAN."""
 
 from collections.abc import Iterator, Sequence
 
@@ -38,8 +38,9 @@ def pixel_curves(methods: Sequence[Method]) -> Iterator[Picture]:
     yield Picture(
         "pixels",
         "ROC and PR over pixels",
-        "All pixels of all patients, folds pooled, as in Fig. 4 of paper A. Dots: calls at a "
-        "probability of one half. Dashed: chance, which for precision is the share of infarct.",
+        "All pixels of all patients, folds pooled, as in Fig. 4 of the paper of MuTGAN. Dots: "
+        "calls at a probability of one half. Dashed: chance, which for precision is the "
+        "share of infarct.",
         f"Curves over pixels. {'; '.join(heard)}.",
         figure,
     )

@@ -18,7 +18,7 @@ from cardiac_mtl.metrics.binned import (
     rates,
 )
 from cardiac_mtl.metrics.statistics import Interval, bootstrap_mean, bootstrap_sums
-from cardiac_mtl.report.layout import value_with_interval
+from cardiac_mtl.report.layout import with_interval
 from cardiac_mtl.report.methods import Method
 
 POOLED, BY_PATIENT = "pooled", "mean over patients"
@@ -82,8 +82,7 @@ def pixels_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown["infarct"] = ["—" if np.isnan(v) else f"{v:.1%}" for v in table["share_of_infarct"]]
     for measure in MEASURES:
         heading = {"auc": "AUC", "average_precision": "AP", "dice": "Dice"}.get(measure, measure)
-        columns = (table[f"{measure}{end}"] for end in ("", "_low", "_high"))
-        shown[heading] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+        shown[heading] = with_interval(table, measure)
     return shown
 
 

@@ -12,8 +12,6 @@ from cardiac_mtl.metrics.agreement import bland_altman, pearson
 from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
 from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of
 from cardiac_mtl.report.canvas import (
-    COLOURS,
-    MARKERS,
     STYLE,
     Picture,
     file_name,
@@ -83,7 +81,7 @@ def _boxes(methods: Sequence[Method]) -> Iterator[Picture]:
             file_name("boxes", label),
             f"Volumes: {label}",
             "Quartiles and whiskers at 1.5 interquartile ranges, over volumes; what lies beyond is "
-            "not drawn, as in paper B. Misses count at their worst.",
+            "not drawn, as in the paper of MTN. Misses count at their worst.",
             f"Box plots by phase and method. {medians}.",
             figure,
         )
@@ -129,8 +127,8 @@ def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Pictu
             file_name("intervals", label),
             f"Means with intervals: {label}",
             "Mean over volumes. Thick: 95 % bootstrap interval that resamples patients. Thin: 99 % "
-            "interval that resamples volumes, as in Fig. 2 of paper B; it is too narrow where the "
-            "phases of a patient are alike.",
+            "interval that resamples volumes, as in Fig. 2 of the paper of MTN; it is too "
+            "narrow where the phases of a patient are alike.",
             "Means with bootstrap intervals by phase and method; the numbers stand in the table of "
             "results.",
             figure,
@@ -162,14 +160,13 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
         regions = [r for r in ("all", "apical", "mid", "basal") if (of_label["region"] == r).any()]
         figure, axes = panels_for(len(phases))
         for ax, phase in zip(axes, phases, strict=True):
-            for k, (method, branch) in enumerate(lines):
+            for k, ((method, branch), look) in enumerate(zip(lines, looks_of(lines), strict=True)):
                 rows = of_label[
                     (of_label["phase"] == phase)
                     & (of_label["method"] == method)
                     & (of_label["branch"] == branch)
                 ].set_index("region")
                 at = np.array([regions.index(r) for r in rows.index]) + _offset(k, len(lines))
-                look = {"color": COLOURS[k % 6], "marker": MARKERS[k % 6]}
                 _interval_marks(ax, at, rows, "error_mm2", look, f"{method}, {branch}")
             ax.set_xticks(range(len(regions)), regions)
             ax.set_title(f"phases: {phase}", fontsize=9)
@@ -179,7 +176,7 @@ def _areas(table: pd.DataFrame) -> Iterator[Picture]:
             file_name("area_errors", label),
             f"Area errors by region: {label}",
             "Mean absolute error over slices whose reference holds the label; thick 95 % interval "
-            "by patients, thin 99 % by slices (Fig. 4b of paper B).",
+            "by patients, thin 99 % by slices (Fig. 4b of the paper of MTN).",
             "Mean absolute area errors with intervals by region, phase, method and branch; the "
             "numbers stand in the table of areas.",
             figure,
@@ -198,7 +195,7 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
         yield Picture(
             file_name("scatter", method.name),
             f"Predicted against reference: {method.name}",
-            "Dashed: equality. Solid: least squares (Fig. 3 of paper B for the areas).",
+            "Dashed: equality. Solid: least squares (Fig. 3 of the paper of MTN for the areas).",
             f"Scatter plots. {strongest}.",
             figure,
         )
@@ -328,11 +325,11 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
 
 
 def _epochs(ax: Axes, tables: Sequence[pd.DataFrame], columns: Sequence[str]) -> None:
-    for k, column in enumerate(columns):
+    for column, look in zip(columns, looks_of(columns), strict=True):
         for number, table in enumerate(t for t in tables if column in t):
             values = table.groupby("epoch")[column].mean().dropna()
             ax.plot(
-                values.index, values, color=COLOURS[k % 6], linewidth=1, alpha=0.8,
+                values.index, values, color=look["color"], linewidth=1, alpha=0.8,
                 label=column if number == 0 else None,
             )  # fmt: skip
     ax.legend(fontsize=7)

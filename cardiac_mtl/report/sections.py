@@ -128,8 +128,8 @@ def _comparison(methods: Sequence[Method]) -> Section:
             "comparisons",
             "Paired tests",
             "Wilcoxon's signed-rank test on the means of patients, corrected by Holm over all "
-            "rows; Kolmogorov-Smirnov on volumes as in paper B, which takes the phases of one "
-            "patient as independent.",
+            "rows; Kolmogorov-Smirnov on volumes as in the paper of MTN, which takes the phases of "
+            "one patient as independent.",
             analysis.comparisons(methods),
             layout.comparisons_shown,
         )
@@ -176,24 +176,22 @@ def _function(methods: Sequence[Method], drawn: Drawn) -> Section:
         "function",
         "Quantities and function",
         "Areas, volumes and ventricular function against their references.",
-        [
-            *_table(
-                "agreement",
-                "Agreement",
-                "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
-                "random, absolute agreement, single measure. Intervals by patients: the percentile "
-                "bootstrap where a patient counts more than once, as slices and phases do.",
-                quantities.agreement(methods),
-                layout.agreement_shown,
-            ),
-            *_table(
-                "flags",
-                "Impossible or suspicious function",
-                "Nothing is clipped or left out.",
-                quantities.function_flags(methods),
-                layout.function_shown,
-            ),
-        ],
+        _table(
+            "agreement",
+            "Agreement",
+            "Bias is predicted minus reference; limits are bias ± 1.96 SD. ICC: two-way "
+            "random, absolute agreement, single measure. Intervals by patients: the percentile "
+            "bootstrap where a patient counts more than once, as slices and phases do.",
+            quantities.agreement(methods),
+            layout.agreement_shown,
+        )
+        + _table(
+            "flags",
+            "Impossible or suspicious function",
+            "Nothing is clipped or left out.",
+            quantities.function_flags(methods),
+            layout.function_shown,
+        ),
         _of(drawn, "scatter", "bland_altman"),
     )
 
@@ -204,24 +202,22 @@ def _infarcts(methods: Sequence[Method]) -> Section:
         "Infarct indices",
         "Absolute errors of the seven indices by slice, regressed and measured in the "
         "predicted mask; the orientation on the half circle, the centroid by its distance.",
-        [
-            *_table(
-                "infarct_indices",
-                "Errors",
-                "Mean ± SD [95 % bootstrap interval by patients] in mm², % of the myocardium, "
-                "mm and degrees, over the slices in which both have the index.",
-                infarcts.index_errors_of(methods),
-                infarcts.errors_shown,
-            ),
-            *_table(
-                "infarct_comparisons",
-                "Paired tests",
-                "Second minus first on the slices of which both have the index, of several seeds "
-                "the mean of each slice, over as many as both have; Wilcoxon's test on the means "
-                "of patients, corrected by Holm over all rows.",
-                infarcts.index_comparisons(methods),
-            ),
-        ],
+        _table(
+            "infarct_indices",
+            "Errors",
+            "Mean ± SD [95 % bootstrap interval by patients] in mm², % of the myocardium, "
+            "mm and degrees, over the slices in which both have the index.",
+            infarcts.index_errors_of(methods),
+            infarcts.errors_shown,
+        )
+        + _table(
+            "infarct_comparisons",
+            "Paired tests",
+            "Second minus first on the slices of which both have the index, of several seeds "
+            "the mean of each slice, over as many as both have; Wilcoxon's test on the means "
+            "of patients, corrected by Holm over all rows.",
+            infarcts.index_comparisons(methods),
+        ),
     )
 
 
@@ -253,23 +249,21 @@ def _strata(methods: Sequence[Method], columns: Sequence[str]) -> Section:
         "strata",
         "Strata",
         "The same measures within groups of patients, and of slices.",
-        [
-            *_table(
-                "strata",
-                "Volumes by group",
-                "As in the table of results; small groups have wide intervals.",
-                analysis.strata(methods, columns),
-                layout.strata_shown,
-            ),
-            *_table(
-                "regions",
-                "Slices by region",
-                "In plane, over slices: not the Dice of volumes. Slices whose reference is "
-                "without the label count where something was found in them.",
-                analysis.regions(methods),
-                layout.strata_shown,
-            ),
-        ],
+        _table(
+            "strata",
+            "Volumes by group",
+            "As in the table of results; small groups have wide intervals.",
+            analysis.strata(methods, columns),
+            layout.strata_shown,
+        )
+        + _table(
+            "regions",
+            "Slices by region",
+            "In plane, over slices: not the Dice of volumes. Slices whose reference is "
+            "without the label count where something was found in them.",
+            analysis.regions(methods),
+            layout.strata_shown,
+        ),
     )
 
 
@@ -279,20 +273,18 @@ def _consistency(methods: Sequence[Method]) -> Section:
         "Mask against regression",
         "Where a method predicts the area twice, the disagreement of both is a quality flag "
         "that needs no reference.",
-        [
-            *_table(
-                "consistency",
-                f"Finding slices with Dice below {analysis.BAD_DICE}",
-                "AUC of |segmented - regressed| over the larger of both; 0.5 is chance.",
-                analysis.consistency(methods),
-            ),
-            *_table(
-                "suspects",
-                "Cases to look at first",
-                "Mean of the same over the slices of a case, 0 to 1, largest first.",
-                analysis.suspects(methods),
-            ),
-        ],
+        _table(
+            "consistency",
+            f"Finding slices with Dice below {analysis.BAD_DICE}",
+            "AUC of |segmented - regressed| over the larger of both; 0.5 is chance.",
+            analysis.consistency(methods),
+        )
+        + _table(
+            "suspects",
+            "Cases to look at first",
+            "Mean of the same over the slices of a case, 0 to 1, largest first.",
+            analysis.suspects(methods),
+        ),
     )
 
 
@@ -302,49 +294,47 @@ def _classification(methods: Sequence[Method], drawn: Drawn) -> Section:
         "Classification",
         "Each class as the positive one in turn, so that none is hidden behind a majority. The "
         "tables of FPM count healthy as positive.",
-        [
-            *_table(
-                "operating_points",
-                "Calls",
-                "Rates over the images of all folds [95 % bootstrap interval by patients], at a "
-                "threshold of one half and at that which each fold chose; counts stand in "
-                "operating_points.csv.",
-                diagnosis.operating_points(methods),
-                diagnosis.points_shown,
-            ),
-            *_table(
-                "confusion",
-                "Confusion",
-                "Images of all folds; rows are true, columns called.",
-                diagnosis.confusions(methods),
-            ),
-            *_table(
-                "thresholds",
-                "Thresholds",
-                "Above it an image is called the class. It has the largest balanced accuracy "
-                "on the images that it was chosen on, with the selected checkpoint; of equals "
-                "it is the nearest to one half, and where they are of one class it is one half, "
-                "chosen on nothing.",
-                diagnosis.thresholds(methods),
-                diagnosis.thresholds_shown,
-            ),
-            *_table(
-                "classification",
-                "Without a threshold",
-                "Areas under ROC [95 % bootstrap interval by patients] and under precision and "
-                "recall, folds pooled; ECE over ten bins of equal width.",
-                diagnosis.curves_of(methods),
-                diagnosis.curves_shown,
-            ),
-            *_table(
-                "auc_comparisons",
-                "Paired areas",
-                "Areas under ROC on the images that both have called, folds pooled, and second "
-                "minus first [95 % bootstrap interval by patients, both on the same draws].",
-                diagnosis.auc_comparisons(methods),
-                diagnosis.auc_comparisons_shown,
-            ),
-        ],
+        _table(
+            "operating_points",
+            "Calls",
+            "Rates over the images of all folds [95 % bootstrap interval by patients], at a "
+            "threshold of one half and at that which each fold chose; counts stand in "
+            "operating_points.csv.",
+            diagnosis.operating_points(methods),
+            diagnosis.points_shown,
+        )
+        + _table(
+            "confusion",
+            "Confusion",
+            "Images of all folds; rows are true, columns called.",
+            diagnosis.confusions(methods),
+        )
+        + _table(
+            "thresholds",
+            "Thresholds",
+            "Above it an image is called the class. It has the largest balanced accuracy "
+            "on the images that it was chosen on, with the selected checkpoint; of equals "
+            "it is the nearest to one half, and where they are of one class it is one half, "
+            "chosen on nothing.",
+            diagnosis.thresholds(methods),
+            diagnosis.thresholds_shown,
+        )
+        + _table(
+            "classification",
+            "Without a threshold",
+            "Areas under ROC [95 % bootstrap interval by patients] and under precision and "
+            "recall, folds pooled; ECE over ten bins of equal width.",
+            diagnosis.curves_of(methods),
+            diagnosis.curves_shown,
+        )
+        + _table(
+            "auc_comparisons",
+            "Paired areas",
+            "Areas under ROC on the images that both have called, folds pooled, and second "
+            "minus first [95 % bootstrap interval by patients, both on the same draws].",
+            diagnosis.auc_comparisons(methods),
+            diagnosis.auc_comparisons_shown,
+        ),
         _of(drawn, "classification"),
         diagnosis.activations(methods),
     )
@@ -387,7 +377,7 @@ def _papers(methods: Sequence[Method]) -> Section:
         _table(
             "papers",
             "Published values and ours",
-            "Ours with the 95 % interval by patients. MSD of paper B is in voxels in all "
+            "Ours with the 95 % interval by patients. MSD of MTN is in voxels in all "
             "likelihood, and so is ours beside it. Commands stand in papers.csv.",
             fidelity.fidelity(methods),
             layout.fidelity_shown,

@@ -20,7 +20,7 @@ from cardiac_mtl.report.methods import Method
 MARGIN_MM: Final = 15.0
 """Around the heart."""
 MOST_CASES: Final = 4
-"""Beside each other, as in Fig. 4 of paper C."""
+"""Beside each other, as in Fig. 4 of weak transfer."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def middle(mask: NDArray[Any]) -> int:
 
 
 def of_sequences(patient: str, slices: Mapping[str, Slice], names: Sequence[str]) -> Picture:
-    """Lay the mask of each sequence over its image (Fig. 2 of paper C).
+    """Lay the mask of each sequence over its image (Fig. 2 of weak transfer).
 
     Args:
         patient: a pseudonym.
@@ -66,14 +66,14 @@ def of_sequences(patient: str, slices: Mapping[str, Slice], names: Sequence[str]
         f"sequences_{patient}",
         f"Sequences of {patient}",
         "One slice in the middle of the heart of each sequence, with its own mask (Fig. 2 of "
-        "paper C).",
+        "the paper of weak transfer).",
         f"Masks of {', '.join(names)} over {', '.join(slices)}.",
         figure,
     )
 
 
 def of_methods(cases: Mapping[str, Slice], names: Sequence[str]) -> Picture:
-    """Put the contours of methods below each other, cases beside each other (Fig. 4 of paper C).
+    """Put contours of methods below each other, cases beside each other (Fig. 4 of weak transfer).
 
     Args:
         cases: by name; all have masks of the same methods.
@@ -96,7 +96,7 @@ def of_methods(cases: Mapping[str, Slice], names: Sequence[str]) -> Picture:
         "side_by_side",
         "Methods side by side",
         "One slice in the middle of the heart of each case; the same window in each row (Fig. 4 of "
-        "paper C).",
+        "the paper of weak transfer).",
         f"Contours of {', '.join(names)} by {', '.join(methods)} and of the reference, over "
         f"{', '.join(cases)}; their scores stand in the tables.",
         figure,

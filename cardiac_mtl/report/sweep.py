@@ -9,8 +9,8 @@ from matplotlib import rc_context
 
 from cardiac_mtl.metrics.classification import bootstrap_auc, roc
 from cardiac_mtl.metrics.statistics import bootstrap_mean
-from cardiac_mtl.report.canvas import COLOURS, MARKERS, STYLE, Picture, panels_for
-from cardiac_mtl.report.layout import value_with_interval
+from cardiac_mtl.report.canvas import STYLE, Picture, looks_of, panels_for
+from cardiac_mtl.report.layout import with_interval
 from cardiac_mtl.report.methods import Method
 
 SWEPT: Final = "fpm_multitask"
@@ -41,8 +41,7 @@ def sweep_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the sweep out."""
     shown = table[["method", "data", "weight"]].copy()
     for measure, heading in MEASURES.items():
-        columns = (table[f"{measure}{end}"] for end in ("", "_low", "_high"))
-        shown[heading] = [value_with_interval(*row) for row in zip(*columns, strict=True)]
+        shown[heading] = with_interval(table, measure)
     shown["protocol"] = table["protocol"]
     return shown
 
@@ -54,10 +53,10 @@ def weight_curves(table: pd.DataFrame) -> Iterator[Picture]:
     with rc_context(STYLE):
         figure, axes = panels_for(len(MEASURES), size=(4.2, 3.0))
         for ax, (measure, heading) in zip(axes, MEASURES.items(), strict=True):
-            for k, (data, rows) in enumerate(table.groupby("data", sort=False)):
+            by_data = list(table.groupby("data", sort=False))
+            for (data, rows), look in zip(by_data, looks_of(by_data), strict=True):
                 known = rows[rows[measure].notna()]
                 ends = known[[f"{measure}_low", f"{measure}_high"]]
-                look = {"color": COLOURS[k % 6], "marker": MARKERS[k % 6]}
                 ax.vlines(known["weight"], *ends.to_numpy().T, color=look["color"], linewidth=2)
                 ax.plot(known["weight"], known[measure], **look, linewidth=1, label=str(data))
             ax.set(xlabel="weight of the mask", ylabel=heading, xlim=(-0.05, 1.05))

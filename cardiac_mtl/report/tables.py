@@ -7,6 +7,7 @@ import pandas as pd
 from cardiac_mtl.contracts import HONEST, UNLABELLED
 from cardiac_mtl.metrics.classification import confusion, roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
+from cardiac_mtl.report.analysis import phases_of
 from cardiac_mtl.report.methods import in_words
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
@@ -32,10 +33,7 @@ def summary(cases: pd.DataFrame, slices: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, of_label in cases.groupby("label", sort=False):
         slices_of_label = slices[slices["label"] == label]
-        for phase in ("ED", "ES", "all"):
-            chosen = of_label if phase == "all" else of_label[of_label["cardiac_phase"] == phase]
-            if phase != "all" and (chosen.empty or len(chosen) == len(of_label)):
-                continue
+        for phase, chosen in phases_of(of_label):
             bearing = slices_of_label["case_id"].isin(chosen["case_id"]) & (
                 slices_of_label["reference_area_mm2"] > 0
             )

@@ -19,7 +19,7 @@ from cardiac_mtl.papers.fpm_multitask import (
     JaccardAndCrossEntropy,
     T1Baseline,
 )
-from cardiac_mtl.weighting import FixedWeighting, SingleTask
+from cardiac_mtl.weighting import FixedWeighting, SingleTask, UncertaintyWeighting
 
 BASELINES = {
     "mask": ["unet", "deeplabv3plus"],
@@ -122,6 +122,20 @@ def test_the_papers_optimiser_is_the_default(make):
     assert isinstance(optimizer, torch.optim.RMSprop)
     (group,) = optimizer.param_groups
     assert (group["lr"], group["alpha"], group["eps"]) == (0.003, 0.9, 1e-7)
+
+
+def test_learned_weights_do_not_decay():
+    likelihoods = {"mask": "softmax", "label": "softmax"}
+    paper = FPMMultiTask(
+        width=2,
+        weighting=lambda: UncertaintyWeighting(likelihoods),
+        optimizer=lambda params: torch.optim.AdamW(params, lr=0.01, weight_decay=0.1),
+    )
+    (optimizer,), _ = paper.configure_optimizers()
+    network, learned = optimizer.param_groups
+    assert [network["weight_decay"], learned["weight_decay"]] == [0.1, 0.0]
+    assert [id(p) for p in learned["params"]] == [id(paper.weighting.s)]
+    assert len(network["params"]) + 1 == len(list(paper.parameters()))
 
 
 def test_losses_fall_on_one_batch():

@@ -6,8 +6,8 @@ from importlib import import_module
 import pytest
 import torch
 
-from cardiac_mtl.catalogue import experiments
-from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.catalogue import experiments, read_yaml
+from cardiac_mtl.configuration import build
 from cardiac_mtl.contracts import UNLABELLED
 
 SIDE, PHASES = 32, 5

@@ -10,8 +10,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch.optim import SGD, Adam
 from torch.utils.data import DataLoader
 
-from cardiac_mtl.catalogue import find_config
-from cardiac_mtl.configuration import build, read_yaml
+from cardiac_mtl.catalogue import find_config, read_yaml
+from cardiac_mtl.configuration import build
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.losses import masked_cross_entropy, masked_dice_loss_of_classes

@@ -102,6 +102,8 @@ def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
         (lambda f: (f / "slices.csv").write_text("a,b\n1,2\n"), "lacks the column"),
         (lambda f: (f / "slices.csv").write_bytes(b"\xff\xfe\x00"), "unreadable"),
         (lambda f: (f / "run.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "config.yaml").write_text("model: {"), "is not YAML"),
+        (lambda f: (f / "metrics.csv").write_bytes(b"\xff\xfe\x00"), "metrics.csv: unreadable"),
     ],
 )
 def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):

@@ -20,7 +20,7 @@ NAMES = ("LV", "myocardium", "RV")
 
 
 def heart(column=30, size=60):
-    """Three classes as in paper C, the right ventricle left of the ring."""
+    """Three classes as in the paper of weak transfer, the right ventricle left of the ring."""
     rows, columns = np.ogrid[:size, :size]
     radius = np.hypot(rows - 30, columns - column)
     mask = np.zeros((size, size), np.int8)
