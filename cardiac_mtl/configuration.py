@@ -92,7 +92,9 @@ def words_of_run(words: list[str]) -> tuple[list[str], Path]:
         name, equals, value = word.partition("=")
         if name == "--run":
             rest = words[1:place] + words[place + (1 if equals else 2) :]
-            run_directory = find_run(Path(value if equals else given.get(place + 1, "")))
+            if not (value := value if equals else given.get(place + 1, "")):
+                break  # an empty path would be the working folder, and any run below it
+            run_directory = find_run(Path(value))
             return [words[0], "--config", str(run_directory / CONFIG), *rest], run_directory
     raise UserError(
         "which run?", where=words[0], fix=f"give `cardiac-mtl {words[0]} --run DIR` of a `fit`"
@@ -132,10 +134,10 @@ def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
     Returns:
         A paper with fresh weights, and a data module that has read nothing yet.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Paper, "model")
-    parser.add_subclass_arguments(CardiacDataModule, "data")
-    described = parser.parse_object({key: config[key] for key in ("model", "data")})
+    parser = OneLineParser()
+    parser.add_subclass_arguments(Paper, "model", required=True)
+    parser.add_subclass_arguments(CardiacDataModule, "data", required=True)
+    described = parser.parse_object({k: config[k] for k in ("model", "data") if k in config})
     made = parser.instantiate(described)
     return made.model, made.data
 

@@ -22,7 +22,7 @@ from cardiac_mtl.options import OptionParser
 from cardiac_mtl.precision import as_trained
 from cardiac_mtl.report.gallery import grey
 from cardiac_mtl.report.loops import Frame, write_loop
-from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint, read_identity
+from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
 from data_modules.cases import Case
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
@@ -75,7 +75,7 @@ class Predictor:
     def __init__(self, run_directory: Path, checkpoint: Path, device: str = "auto") -> None:
         weights = read_checkpoint(checkpoint)
         self.paper, self.data = build(read_yaml(run_directory / CONFIG))
-        self.paper.load_state_dict(weights["state_dict"])
+        load_weights(self.paper, weights, checkpoint)
         self.device = _device(device)
         self.paper.to(self.device).eval()
         identity = read_identity(run_directory)

@@ -39,10 +39,12 @@ from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
     BEST,
     CONFIG,
+    FINISHED,
     IDENTITY,
     LAST,
     PROVENANCE,
     config_digest,
+    load_weights,
     now,
     provenance,
     read_checkpoint,
@@ -210,7 +212,7 @@ class CardiacCLI(LightningCLI):
             self.give_back = claim(self.run_directory)
         there = (self.run_directory / IDENTITY).is_file()
         before = read_identity(self.run_directory) if there else {}
-        self.done = before.get("status") == "finished"
+        self.done = before.get("status") == FINISHED
         place = place_of(self.run_directory, self.origin)
         if self.trainer.is_global_zero and not self.done:
             self._begin(before, place)
@@ -269,7 +271,7 @@ class CardiacCLI(LightningCLI):
             return
         best = self.best.best_model_score
         self._note(
-            status="finished",
+            status=FINISHED,
             finished_at=now(),
             epochs=self.trainer.current_epoch,
             trained_on=self.datamodule.patients_seen("train"),
@@ -315,7 +317,7 @@ class CardiacCLI(LightningCLI):
                 where=str(path),
                 fix="restore the data of that time, or use `cardiac-mtl predict` for other data",
             )
-        self.model.load_state_dict(checkpoint["state_dict"])
+        load_weights(self.model, checkpoint, path)
 
     def _set_up_data(self, stage: str) -> None:
         self.datamodule.setup(stage)

@@ -293,8 +293,9 @@ def test_other_loggers_write_into_the_run_directory(hearts, tmp_path, monkeypatc
 
 
 def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
-    assert main(["test"]) == 2
-    assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err
+    for words in (["test"], ["test", "--run"], ["test", "--run="]):
+        assert main(words) == 2
+        assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err
     broken = tmp_path / "run"
     (broken / "checkpoints").mkdir(parents=True)
     for name in (CONFIG, IDENTITY):
