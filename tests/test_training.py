@@ -192,6 +192,44 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
     ]
 
 
+def test_predict_never_writes_over_what_lies_beside_the_images(run, hearts, tmp_path, capsys):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    masks = {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")}
+    assert masks
+    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(data)]) == 2
+    assert "_mask.nii.gz, which lies beside the images" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")} == masks
+
+
+def test_predict_refuses_two_masks_of_one_name(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    for name in ("a.nii", "a.nii.gz"):
+        nib.save(image, tmp_path / name)
+    out = tmp_path / "out"
+    assert main(["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]) == 2
+    assert "2 images have the mask a_mask.nii.gz" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    holes = np.asarray(image.dataobj).astype(np.float32)
+    holes[0, 0, 0] = np.nan
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    nib.save(nib.Nifti1Image(holes, image.affine), data / "a.nii.gz")
+    words = ["predict", "--run", str(run), "--input", str(data), "--output", str(out)]
+    assert main(words) == 2  # nothing is left
+    assert "a.nii.gz: has 1 voxels that are NaN" in capsys.readouterr().err
+    assert not out.exists()
+    nib.save(image, data / "b.nii.gz")
+    assert main(words) == 1
+    shown = capsys.readouterr().out
+    assert "left out: " in shown
+    assert "1 volumes: " in shown
+    assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_path, capsys):
     more = ["--config", "manifest", "--data.paper_protocol", "true"]
