@@ -140,6 +140,10 @@ def read_run(folder: Path) -> Run:
     for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
         path = folder / f"{name}.csv"
         frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
+    if frames["cases"].empty:
+        raise UserError(
+            "nothing was scored", where=str(folder / "cases.csv"), fix="leave this run out"
+        )
     if len(frames["labels"]):
         _refuse_without(CALL_COLUMNS, frames["labels"], folder / "labels.csv")
     metrics = folder / METRICS
@@ -269,7 +273,12 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
     """Bring columns of the data set's own table to the rows; they are written nowhere else."""
     if table is None:
         raise UserError("which table?", where="--by", fix="give --table DATA/cases.csv")
-    found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    try:
+        found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise UserError(
+            f"unreadable ({type(error).__name__})", where=str(table), fix="give DATA/cases.csv"
+        ) from error
     if missing := [name for name in (*columns, "case_id") if name not in found]:
         raise UserError(
             f"no column {missing[0]!r}",

@@ -88,6 +88,10 @@ def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def keep_head(table):
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -96,6 +100,7 @@ def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
         (lambda f: (f / "slices.csv").write_text("a,b\n1,2\n"), "lacks the column"),
         (lambda f: (f / "slices.csv").write_bytes(b"\xff\xfe\x00"), "unreadable"),
         (lambda f: (f / "run.json").write_text("{"), "cannot be read"),
+        (lambda f: keep_head(f / "cases.csv"), "nothing was scored; leave this run out"),
     ],
 )
 def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
@@ -113,6 +118,7 @@ def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
     source.write_text("case_id,scanner\n" + "".join(f"p{k},{'AB'[k % 2]}\n" for k in range(1, 7)))
     words = ["report", str(runs), "--output", str(tmp_path / "out"), "--by", "scanner"]
     assert main(words) == 2
+    assert main([*words, "--table", str(tmp_path)]) == 2  # a folder
     assert main([*words, "--table", str(source)]) == 0
     strata = table(tmp_path / "out", "strata")
     scanner = strata[strata["column"] == "scanner"]
