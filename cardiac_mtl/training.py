@@ -26,7 +26,7 @@ from cardiac_mtl.configuration import (
     words_of_run,
 )
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
-from cardiac_mtl.contracts import HONEST, OPTIMISTIC
+from cardiac_mtl.contracts import HONEST, OPTIMISTIC, UNLABELLED
 from cardiac_mtl.dashboard import GROUP, Examples, describe, settle_loggers, write_offline_run
 from cardiac_mtl.diagnosis import choose_threshold
 from cardiac_mtl.errors import UserError
@@ -328,6 +328,8 @@ class CardiacCLI(LightningCLI):
                 where="data",
                 fix="choose a data set that `cardiac-mtl list` names for the experiment",
             )
+        if stage == "fit":
+            _refuse_unannotated(self.model, self.datamodule)
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand == "test":
@@ -389,6 +391,27 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
+
+
+def _refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
+    parts = {"training": data.training_patients}
+    if data.selection_part != "none":
+        parts["validation"] = getattr(data.split, data.selection_part)
+    for part, patients in parts.items():
+        cases = [case for case in data.cases if case.patient_id in patients]
+        found = {
+            "mask": any(any(case.mask) or case.transferred for case in cases),
+            "label": any(case.label != UNLABELLED for case in cases),
+        }
+        wanted = {"mask": model.label_names or not model.class_names, "label": model.class_names}
+        for kind, needed in wanted.items():
+            if needed and not found[kind]:
+                raise UserError(
+                    f"no {part} patient of fold {data.fold} has a {kind}",
+                    where=f"data.root {data.root}",
+                    fix=f"give {kind}s (column `{kind}` of a cases.csv), or choose another fold",
+                )
 
 
 def _refuse_shadowed_package() -> None:

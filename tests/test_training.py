@@ -309,6 +309,19 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     assert line
 
 
+@pytest.mark.parametrize(
+    ("experiment", "missing"), [("mtn_unet", "mask"), ("fpm_classification", "label")]
+)
+def test_nothing_to_learn_from_is_refused(hearts, tmp_path, capsys, experiment, missing):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    table = pd.read_csv(data / "cases.csv").drop(columns="mask")
+    table.to_csv(data / "cases.csv", index=False)
+    words = ["--config", "manifest", "--data.matrix", "[64, 64]"]
+    assert fit(data, tmp_path / "runs", *words, experiment=experiment) == 2
+    assert f"no training patient of fold 0 has a {missing}; give" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_loss_that_is_no_number_stops_the_run_and_says_which(hearts, tmp_path, capsys):
     more = ["--config", "manifest", "--model.optimizer.lr", "1e30"]
     assert fit(hearts, tmp_path, *more, "--trainer.limit_train_batches", "6") == 2
