@@ -12,6 +12,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning import Trainer
 from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from cardiac_mtl.catalogue import find_config
@@ -76,6 +77,25 @@ def _readable(name: str) -> Path:
     path = find_config(name)
     read_yaml(path)
     return path
+
+
+def refuse_no_experiment(words: Sequence[str]) -> None:
+    """Refuse words that name no model: overlays and presets alone.
+
+    Args:
+        words: of the command line, each configuration as `--config FILE`.
+    """
+    files = [Path(following) for word, following in pairwise(words) if word == "--config"]
+    models = [read_yaml(file).get("model") for file in files]
+    if any(isinstance(model, dict) and "class_path" in model for model in models):
+        return
+    if {word.partition("=")[0] for word in words} & {"--model", "--model.class_path"}:
+        return
+    raise UserError(
+        "no experiment",
+        where=words[0],
+        fix="give one as the first --config; `cardiac-mtl list` names them",
+    )
 
 
 def words_of_run(words: list[str]) -> tuple[list[str], Path]:
@@ -234,11 +254,19 @@ def explain(message: str, options: Sequence[str]) -> UserError:
 
 
 def user_error_behind(error: BaseException) -> UserError | None:
-    """Return the error of ours that jsonargparse wrapped while it made paper and data."""
+    """Return the error of ours behind what was raised while paper, data and trainer were made.
+
+    Else what jsonargparse or Lightning say of a setting; None where it is neither's.
+    """
     chain: BaseException | None = error
     while chain is not None and not isinstance(chain, UserError):
         chain = chain.__cause__ or chain.__context__
-    return chain
+    if chain is not None:
+        return chain
+    if isinstance(error, MisconfigurationException):
+        what = " ".join(str(error).split()).rstrip(".!")
+        return UserError(what, where="trainer", fix="see `cardiac-mtl fit --help`")
+    return explain(str(error), ()) if str(error).startswith(_NOISE) else None
 
 
 def _option_names(parser: ArgumentParser) -> list[str]:

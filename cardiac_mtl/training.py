@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 from lightning import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 from typing_extensions import override
 
@@ -21,6 +22,7 @@ from cardiac_mtl.configuration import (
     data_class,
     experiment_name,
     phantom_if_no_root,
+    refuse_no_experiment,
     resolve_configs,
     user_error_behind,
     words_of_run,
@@ -74,11 +76,15 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     leave_imports_to_rest()
     quiet_libraries()
     words, run = list(arguments), None
-    if words[0] != "fit" and not {"-h", "--help"} & set(words):
+    asks_help = bool({"-h", "--help"} & set(words))
+    if words[0] != "fit" and not asks_help:
         words, run = words_of_run(words)
+    words = resolve_configs(words)
+    if not asks_help:
+        refuse_no_experiment(words)
     try:
-        cli = CardiacCLI(resolve_configs(words), run, announce, arguments)
-    except ValueError as error:
+        cli = CardiacCLI(words, run, announce, arguments)
+    except (ValueError, MisconfigurationException) as error:
         raise user_error_behind(error) or error from error
     finally:
         _end_wandb()
@@ -152,6 +158,14 @@ class CardiacCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns that sys.argv differs from what `--run` stands for
         self.config = parser.parse_args(args)
+        settings = self.config[self.command_name]
+        model = settings.model.get("init_args") or {}
+        for key, value, least in (
+            ("seed_everything", settings.seed_everything, 0),
+            ("model.width", model.get("width", 1), 1),
+        ):
+            if not least <= value < 1 << 32:
+                raise UserError(f"{value}", where=key, fix=f"give {least} to 4294967295")
 
     @override
     def _parse_ckpt_path(self) -> None:

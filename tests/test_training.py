@@ -288,6 +288,15 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--model.widht", "1"], r"did you mean 'width'?"),
         (["--config", "mtn_uncertanty"], r"did you mean 'mtn_uncertainty'?"),
         (["--data.root", "nowhere"], r"nowhere: no such folder; check `data.root`"),
+        (["--data.batch_size", "0"], "data.batch_size: 0; give 1 or more"),
+        (["--data.num_workers", "-1"], "data.num_workers: -1; give 0 or more"),
+        (["--data.spacing_mm", "-1"], "data.spacing_mm: -1.0; give 0.001 or more"),
+        (["--data.augmentation.probability", "3"], "data.augmentation.probability: 3.0; give 0 to"),
+        (["--data.augmentation.zoom", "-2"], "data.augmentation.zoom: -2.0; give 0 or more"),
+        (["--model.width", "0"], "model.width: 0; give 1 to"),
+        (["--model.width", "-2"], "model.width: -2; give 1 to"),
+        (["--seed_everything", "-1"], "seed_everything: -1; give 0 to"),
+        (["--trainer.devices", "0"], "trainer: `Trainer(devices='0')` value is not a valid input"),
         (["--data.matrix", "[100, 96]"], r"data.matrix: image size 100 x 96 is not a multiple"),
         (["--data.stratify_by", "colour"], r"no column 'colour' in the case table"),
         (
@@ -307,6 +316,12 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     assert "usage:" not in error
     assert not (tmp_path / "runs").exists()
     assert line
+
+
+@pytest.mark.parametrize("words", [[], ["--config", "debug"], ["--config", "manifest"]])
+def test_a_fit_without_experiment_says_so(capsys, words):
+    assert main(["fit", *words]) == 2
+    assert "cardiac-mtl: fit: no experiment; give one as the first" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
