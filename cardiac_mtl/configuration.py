@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from typing_extensions import override
 
 from cardiac_mtl.catalogue import find_config

@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 from typing_extensions import override
 
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     leave_imports_to_rest()
     quiet_libraries()
     words, run = list(arguments), None
-    asks_help = bool({"-h", "--help"} & set(words))
+    asks_help = any(word == "-h" or word.partition("=")[0].endswith("help") for word in words)
     if words[0] != "fit" and not asks_help:
         words, run = words_of_run(words)
     words = resolve_configs(words)

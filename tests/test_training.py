@@ -324,6 +324,13 @@ def test_a_fit_without_experiment_says_so(capsys, words):
     assert "cardiac-mtl: fit: no experiment; give one as the first" in capsys.readouterr().err
 
 
+def test_help_asks_for_no_experiment(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--data.help", "data_modules.stacom.StacomDataModule"])
+    assert ended.value.code == 0
+    assert "--data.batch_size" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("experiment", "missing"), [("mtn_unet", "mask"), ("fpm_classification", "label")]
 )
