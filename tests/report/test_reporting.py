@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.report.analysis import warnings
 from cardiac_mtl.reporting import read_methods
 
 
@@ -132,9 +133,8 @@ def test_seeds_and_data_sets_are_methods_of_their_own(write_run, tmp_path):
     rng = np.random.default_rng(2)
     for k, facts in enumerate(({}, {"seed": 1}, {"data": "other"})):
         write_run(tmp_path / str(k), "mtn_unet", 0, ["p1"], rng, **facts)
-    names = [method.name for method in read_methods([tmp_path])]
-    assert names == [
-        "mtn_unet on hearts, seed 0",
-        "mtn_unet on hearts, seed 1",
-        "mtn_unet on other",
-    ]
+    methods = read_methods([tmp_path])
+    names = ["mtn_unet on hearts, seed 0", "mtn_unet on hearts, seed 1", "mtn_unet on other"]
+    assert [method.name for method in methods] == names
+    (note,) = (line for line in warnings(methods) if "different data" in line)
+    assert f"({', '.join(names)}): do not compare them" in note  # each data set once
