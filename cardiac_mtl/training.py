@@ -1,6 +1,7 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -297,7 +298,7 @@ class CardiacCLI(LightningCLI):
             say(f"best: {self.best.monitor} {float(best):.4f}, the {self.protocol} protocol")
         else:
             say(f"kept: the last of {self.trainer.current_epoch} epochs; no patient chose it")
-        say(f"next: cardiac-mtl test --run {self.run_directory}")
+        say(f"next: cardiac-mtl test --run {shlex.quote(str(self.run_directory))}")
 
     def validate(self, model: Paper, datamodule: CardiacDataModule) -> None:
         """Score the best checkpoint on the part that it was selected on."""

@@ -1,6 +1,7 @@
 """From configuration to run directory, on phantoms: fit, validate, test, predict, and refusals."""
 
 import json
+import shlex
 import shutil
 
 import nibabel as nib
@@ -113,6 +114,20 @@ def test_test_writes_rows_table_and_pictures(run, capsys):
         assert (run / "figures" / f"{case}.png").stat().st_size > 10_000
     assert (run / "figures" / "curves.png").is_file()
     assert "n (missed/false/empty)" in shown
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_to_do_next_can_be_pasted_and_pictures_hide_no_table(
+    hearts, tmp_path, capsys, monkeypatch
+):
+    assert fit(hearts, tmp_path / "my runs", "--config", "manifest") == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:3] == ["next:", "cardiac-mtl", "test"]
+    monkeypatch.setattr("cardiac_mtl.testing._MOST_NAMED", 1)
+    assert main(words[2:]) == 0
+    *_, pictures, last = capsys.readouterr().out.splitlines()
+    assert pictures.endswith(f"pictures in {words[-1]}/figures")
+    assert shlex.split(last)[2:4] == ["report", words[-1]]
 
 
 @pytest.mark.usefixtures("undrawn")
