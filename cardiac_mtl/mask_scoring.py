@@ -99,6 +99,7 @@ def run(arguments: Sequence[str]) -> int:
             fix="name the files <case_id>.nii.gz or <case_id>_mask.nii.gz",
             code="no_prediction",
         )
+    options.output.mkdir(parents=True, exist_ok=True)  # if it cannot be, before the long part
     scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
     findings += [finding for one in scored for finding in one.findings]
     _write(options, scored, paired, settings, findings)
@@ -262,7 +263,6 @@ def _write(
     output: Path = options.output
     frames = assemble((one.rows for one in scored), EXTERNAL)
     table = summary(frames.cases, frames.slices)
-    output.mkdir(parents=True, exist_ok=True)
     for name, frame in (*frames._asdict().items(), ("table", table)):
         write_csv(output / f"{name}.csv", frame)
     if settings.indices:

@@ -167,9 +167,9 @@ def write_report(
         title: of the page.
         columns: of the rows to stratify by.
     """
-    sections = sections_of(methods, columns)
-    for folder in ("tables", "figures"):
+    for folder in ("tables", "figures"):  # if they cannot be, before the long part
         (output / folder).mkdir(parents=True, exist_ok=True)
+    sections = sections_of(methods, columns)
     images = {}
     for section in sections:
         for table in section.tables:

@@ -167,6 +167,8 @@ class CardiacCLI(LightningCLI):
         ):
             if not least <= value < 1 << 32:
                 raise UserError(f"{value}", where=key, fix=f"give {least} to 4294967295")
+        if settings.trainer.max_epochs == 0:
+            raise UserError("0", where="trainer.max_epochs", fix="give 1 or more")
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -215,6 +217,8 @@ class CardiacCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check everything that can be checked, then make or find the run directory."""
+        if start := self._config_of_command().get("ckpt_path"):
+            read_checkpoint(Path(start))
         self._set_up_data("fit")
         data = self.datamodule
         self.origin |= {

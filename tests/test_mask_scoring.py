@@ -141,6 +141,15 @@ def test_a_table_of_the_user_is_never_written_over(folders, capsys):
     assert (folders / "out" / "cases.csv").read_text() == "case_id,patient_id,image\n"
 
 
+def test_a_folder_that_cannot_be_is_told_before_anything_is_scored(folders, capsys, monkeypatch):
+    (folders / "out").touch()
+    monkeypatch.setattr("cardiac_mtl.mask_scoring.parallel_map", None)
+    assert evaluate(folders) == 2
+    assert (
+        f"cardiac-mtl: {folders / 'out'}: File exists; check this path" in capsys.readouterr().err
+    )
+
+
 def test_a_trained_run_is_never_written_over_and_rows_of_ours_are(folders, capsys):
     assert evaluate(folders) == 0
     assert evaluate(folders) == 0

@@ -311,6 +311,8 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--model.width", "0"], "model.width: 0; give 1 to"),
         (["--model.width", "-2"], "model.width: -2; give 1 to"),
         (["--seed_everything", "-1"], "seed_everything: -1; give 0 to"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs: 0; give 1 or more"),
+        (["--ckpt_path", "gone.ckpt"], "gone.ckpt: no such checkpoint"),
         (["--trainer.devices", "0"], "trainer: `Trainer(devices='0')` value is not a valid input"),
         (["--data.matrix", "[100, 96]"], r"data.matrix: image size 100 x 96 is not a multiple"),
         (["--data.stratify_by", "colour"], r"no column 'colour' in the case table"),
