@@ -131,12 +131,15 @@ def _images(data: CardiacDataModule, split: Split) -> Claim:
     data.fold = split.fold
     data.setup("test")
     patients = data.case_table["patient_id"].astype(str).to_numpy()[data.store.case]
+    part_of = {p: part for part in PARTS for p in getattr(split, part)}
+    if absent := sorted(part_of.keys() - set(patients)):
+        evidence = f"{len(absent)} patients are not in {data.root}, such as {absent[0]}"
+        return Claim(name, "unknown", f"fold {split.fold}: {evidence}")
     owners: dict[bytes, set[str]] = defaultdict(set)
     for k, patient in enumerate(patients):
         pixels = np.ascontiguousarray(data.store.image[k])
         if pixels.min() != pixels.max():
             owners[hashlib.sha256(pixels.tobytes()).digest()].add(patient)
-    part_of = {p: part for part in PARTS for p in getattr(split, part)}
     crossing = [
         sorted(group) for group in owners.values() if len({part_of.get(p) for p in group}) > 1
     ]

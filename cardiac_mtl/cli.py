@@ -1,5 +1,7 @@
 """The `cardiac-mtl` command. Imports nothing heavy until a sub-command is chosen."""
 
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(import_module("cardiac_mtl").__version__)
         return 0
     try:
-        return int(_module(arguments[0]).run(arguments))
+        return _run(arguments)
     except UserError as error:
         if debug:
             raise
@@ -58,6 +60,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("cardiac-mtl: stopped", file=sys.stderr)
         return 130
+
+
+def _run(arguments: Sequence[str]) -> int:
+    """Run a sub-command, and say what the system refuses it: rights, a full disk, a folder."""
+    try:
+        status = int(_module(arguments[0]).run(arguments))
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # `| head` has read enough; what is left must not be written at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except OSError as error:
+        if not error.strerror:  # not the system's: of a library
+            raise
+        raise UserError(
+            error.strerror,
+            where=str(error.filename or "disk"),
+            fix="check this path, your rights to it and the space on its disk",
+        ) from error
 
 
 def _module(command: str) -> ModuleType:

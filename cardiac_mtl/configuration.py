@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning import Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser
 from typing_extensions import override
 
@@ -73,6 +74,25 @@ def _readable(name: str) -> Path:
     return path
 
 
+def refuse_no_experiment(words: Sequence[str]) -> None:
+    """Refuse words that name no model: overlays and presets alone.
+
+    Args:
+        words: of the command line, each configuration as `--config FILE`.
+    """
+    files = [Path(following) for word, following in pairwise(words) if word == "--config"]
+    models = [read_yaml(file).get("model") for file in files]
+    if any(isinstance(model, dict) and "class_path" in model for model in models):
+        return
+    if {word.partition("=")[0] for word in words} & {"--model", "--model.class_path"}:
+        return
+    raise UserError(
+        "no experiment",
+        where=words[0],
+        fix="give one as the first --config; `cardiac-mtl list` names them",
+    )
+
+
 def words_of_run(words: list[str]) -> tuple[list[str], Path]:
     """Turn `test --run DIR ...` into the configuration of that run and what else was asked.
 
@@ -87,7 +107,9 @@ def words_of_run(words: list[str]) -> tuple[list[str], Path]:
         name, equals, value = word.partition("=")
         if name == "--run":
             rest = words[1:place] + words[place + (1 if equals else 2) :]
-            run_directory = find_run(Path(value if equals else given.get(place + 1, "")))
+            if not (value := value if equals else given.get(place + 1, "")):
+                break  # an empty path would be the working folder, and any run below it
+            run_directory = find_run(Path(value))
             return [words[0], "--config", str(run_directory / CONFIG), *rest], run_directory
     raise UserError(
         "which run?", where=words[0], fix=f"give `cardiac-mtl {words[0]} --run DIR` of a `fit`"
@@ -127,10 +149,10 @@ def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
     Returns:
         A paper with fresh weights, and a data module that has read nothing yet.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Paper, "model")
-    parser.add_subclass_arguments(CardiacDataModule, "data")
-    described = parser.parse_object({key: config[key] for key in ("model", "data")})
+    parser = OneLineParser()
+    parser.add_subclass_arguments(Paper, "model", required=True)
+    parser.add_subclass_arguments(CardiacDataModule, "data", required=True)
+    described = parser.parse_object({k: config[k] for k in ("model", "data") if k in config})
     made = parser.instantiate(described)
     return made.model, made.data
 
@@ -197,11 +219,19 @@ def explain(message: str, options: Sequence[str]) -> UserError:
 
 
 def user_error_behind(error: BaseException) -> UserError | None:
-    """Return the error of ours that jsonargparse wrapped while it made paper and data."""
+    """Return the error of ours behind what was raised while paper, data and trainer were made.
+
+    Else what jsonargparse or Lightning say of a setting; None where it is neither's.
+    """
     chain: BaseException | None = error
     while chain is not None and not isinstance(chain, UserError):
         chain = chain.__cause__ or chain.__context__
-    return chain
+    if chain is not None:
+        return chain
+    if isinstance(error, MisconfigurationException):
+        what = " ".join(str(error).split()).rstrip(".!")
+        return UserError(what, where="trainer", fix="see `cardiac-mtl fit --help`")
+    return explain(str(error), ()) if str(error).startswith(_NOISE) else None
 
 
 def _option_names(parser: ArgumentParser) -> list[str]:

@@ -15,7 +15,9 @@ def say(text: str) -> None:
 
 def quiet_libraries() -> None:
     """Keep advertisements and hints to developers of other libraries off the user's terminal."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # of a header that we refuse
     ours = logging.getLogger("data_modules")
     ours.setLevel(logging.INFO)
     ours.handlers = [_Lines()]

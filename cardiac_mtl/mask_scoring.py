@@ -22,10 +22,10 @@ from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.evaluation.states import TOLERANCE_MM
-from cardiac_mtl.options import OptionParser
+from cardiac_mtl.options import OptionParser, distance
 from cardiac_mtl.report.gallery import FOLDER, to_keep, write_gallery
 from cardiac_mtl.report.tables import summary, to_markdown, to_text
-from cardiac_mtl.runs import provenance, write_identity
+from cardiac_mtl.runs import IDENTITY, provenance, read_identity, write_identity
 from data_modules.cases import Case, case_table, check_cases, name_of_cine
 from data_modules.findings import Finding, noticed, of_error
 from data_modules.geometry import apex_first
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder for the rows")
     parser.add_argument("--name", default="", help="of the method, in reports [folder's name]")
     parser.add_argument(
-        "--tolerance", type=float, default=TOLERANCE_MM, help="of the surface Dice, mm [2]"
+        "--tolerance", type=distance, default=TOLERANCE_MM, help="of the surface Dice, mm [2]"
     )
     parser.add_argument(
         "--indices", default="", help="label whose seven infarct indices are measured by slice"
@@ -98,7 +98,16 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(
             "no such folder", where=f"--prediction {options.prediction}", fix="correct the path"
         )
+    _refuse_overwriting(options.output)
     paired, findings = pair(cases, options.prediction)
+    if not paired:
+        raise UserError(
+            f"no mask of the {len(cases)} references in it, such as {cases[0].case_id}.nii.gz",
+            where=f"--prediction {options.prediction}",
+            fix="name the files <case_id>.nii.gz or <case_id>_mask.nii.gz",
+            code="no_prediction",
+        )
+    options.output.mkdir(parents=True, exist_ok=True)  # if it cannot be, before the long part
     scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
     findings += [finding for one in scored for finding in one.findings]
     _write(options, scored, paired, settings, findings)
@@ -107,6 +116,21 @@ def run(arguments: Sequence[str]) -> int:
     say(f"{len(paired)} of {len(cases)} cases have a prediction, {len(findings)} findings")
     say(str(options.output / "cases.csv"))
     return 1 if findings else 0
+
+
+def _refuse_overwriting(output: Path) -> None:
+    """Refuse the folder of a data set or of a trained run, whose tables have the names of ours."""
+    there = [name for name in ("cases.csv", IDENTITY) if (output / name).is_file()]
+    if there and not ((output / IDENTITY).is_file() and _is_ours(output)):
+        raise UserError(
+            f"holds a {there[0]} that `evaluate` did not write",
+            where=f"--output {output}",
+            fix="give another folder",
+        )
+
+
+def _is_ours(output: Path) -> bool:
+    return read_identity(output).get("protocol") == EXTERNAL
 
 
 def read_labels(text: str) -> dict[str, int]:
@@ -140,9 +164,6 @@ def pair(cases: Sequence[Case], folder: Path) -> tuple[list[tuple[Case, Path]], 
     left = set(files)
     paired: list[tuple[Case, Path]] = []
     findings: list[Finding] = []
-    if not files:
-        text = "holds no mask <case_id>.nii.gz or <case_id>_mask.nii.gz; check --prediction"
-        return [], [Finding("error", "no_prediction", "", str(folder), text)]
     for case in cases:
         found = _candidates(case, files)
         left -= {path.name for path in found}
@@ -259,7 +280,6 @@ def _write(
     output: Path = options.output
     frames = assemble((one.rows for one in scored), EXTERNAL)
     table = summary(frames.cases, frames.slices)
-    output.mkdir(parents=True, exist_ok=True)
     for name, frame in (*frames._asdict().items(), ("table", table)):
         write_csv(output / f"{name}.csv", frame)
     if settings.indices:

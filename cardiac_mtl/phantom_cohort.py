@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.options import OptionParser
+from cardiac_mtl.options import OptionParser, positive, seed
 from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
 from cardiac_mtl.phantoms.sequences import make_sequence_cohort
 from cardiac_mtl.phantoms.t1 import make_t1_cohort
@@ -41,6 +41,10 @@ MAPS: Final = Kind("scale", 1, 42)  # five of them diseased: one a fold
 SMALL: Final = {SEQUENCES: (12, 2), MAPS: (42, 1)}
 """Patients and scale of the default cohort. Three sequences: five patients with all references,
 four with those of C0 and T2, three with none, in matrices half as large, there in seconds."""
+
+
+MOST_SCALE: Final = 32
+"""Leaves a T1 map 8 x 7 pixels: none would be left at 300."""
 
 
 class Layout(NamedTuple):
@@ -114,10 +118,12 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in [lvsc]"
     )
-    parser.add_argument("--patients", type=_positive, help="how many [20; of mscmr 45, of t1 42]")
-    parser.add_argument("--phases", type=_positive, help="phases of each cine [20]")
-    parser.add_argument("--scale", type=_positive, help="divide the matrices of mscmr, t1 [1]")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="same seed, same cohort [0]")
+    parser.add_argument("--patients", type=positive, help="how many [20; of mscmr 45, of t1 42]")
+    parser.add_argument("--phases", type=positive, help="phases of each cine [20]")
+    parser.add_argument("--scale", type=positive, help="divide the matrices of mscmr, t1 [1]")
+    parser.add_argument(
+        "--seed", type=seed, default=DEFAULT_SEED, help="same seed, same cohort [0]"
+    )
     parser.add_argument("--out", type=Path, required=True, help="new folder")
     options = parser.parse_args(arguments[1:])
     kind = LAYOUTS[options.layout].kind
@@ -139,11 +145,10 @@ def _detail(options: argparse.Namespace, kind: Kind) -> int:
                 fix="leave it out",
             )
     given: int | None = getattr(options, kind.detail)
+    if kind.detail == SEQUENCES.detail and (given or 0) > MOST_SCALE:
+        raise UserError(
+            "leaves too few pixels of a heart",
+            where=f"--scale {given}",
+            fix=f"give at most {MOST_SCALE}",
+        )
     return given or kind.usual
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number

@@ -1,6 +1,8 @@
 """`predict`: masks in the geometry of the input, classes and indices, for images of any origin."""
 
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from cardiac_mtl.options import OptionParser
 from cardiac_mtl.precision import as_trained
 from cardiac_mtl.report.gallery import grey
 from cardiac_mtl.report.loops import Frame, write_loop
-from cardiac_mtl.runs import BEST, CONFIG, find_run, read_checkpoint, read_identity
+from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
 from data_modules.cases import Case, name_of_cine
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
@@ -33,7 +35,10 @@ SLICES_AT_ONCE = 16
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Predict every volume of the input with the best checkpoint of a run."""
+    """Predict every volume of the input with the best checkpoint of a run.
+
+    A volume that cannot be read is named and left out; the status is then 1.
+    """
     quiet_libraries()
     parser = OptionParser(
         prog="cardiac-mtl predict",
@@ -55,13 +60,53 @@ def run(arguments: Sequence[str]) -> int:
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
     data = predictor.data
     cases = find_inputs(options.input, whole_cines=data.whole_cines, takes=data.takes)
+    volumes = [list(phases) for _, phases in groupby(cases, key=lambda case: case.image)]
+    _refuse_overwriting(volumes, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for files, phases in groupby(cases, key=lambda case: case.image):
-        rows += predictor.predict_file(files[0], list(phases), options.output)
+    faults: list[UserError] = []
+    for phases in volumes:
+        try:
+            rows += predictor.predict_file(phases[0].image[0], phases, options.output)
+        except UserError as error:
+            faults.append(error)
+    if len(faults) == len(volumes):
+        with suppress(OSError):  # it held something before
+            options.output.rmdir()
+        raise faults[0]
     write_csv(options.output / "predictions.csv", pd.DataFrame(rows))
-    say(f"{len(cases)} volumes: {options.output / 'predictions.csv'}")
-    return 0
+    for fault in faults:
+        say(f"left out: {fault}")
+    say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / 'predictions.csv'}")
+    return 1 if faults else 0
+
+
+def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None:
+    """Refuse two masks of one name, and masks where references may lie."""
+    names = [_mask_name(phases) for phases in volumes]
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UserError(
+            f"{names.count(twice[0])} images have the mask {twice[0]}",
+            where="--input",
+            fix="give every image a name, or every row a case_id, of its own",
+        )
+    cases = [case for phases in volumes for case in phases]
+    beside = {path.resolve().parent for case in cases for path in case.image}
+    known = {path.resolve() for case in cases for path in case.mask if path is not None}
+    for target in (output.resolve() / name for name in names):
+        if target in known or (target.parent in beside and target.exists()):
+            raise UserError(
+                f"would overwrite {target.name}, which lies beside the images",
+                where=f"--output {output}",
+                fix="give another folder",
+            )
+
+
+def _mask_name(phases: Sequence[Case]) -> str:
+    """Return the name of the file that holds the mask of one volume, or of all phases of a file."""
+    first = phases[0]
+    name = first.case_id if first.frame is None else name_of_cine(first.case_id)
+    return f"{name}_mask.nii.gz"
 
 
 class Predictor:
@@ -76,7 +121,7 @@ class Predictor:
     def __init__(self, run_directory: Path, checkpoint: Path, device: str = "auto") -> None:
         weights = read_checkpoint(checkpoint)
         self.paper, self.data = build(read_yaml(run_directory / CONFIG))
-        self.paper.load_state_dict(weights["state_dict"])
+        load_weights(self.paper, weights, checkpoint)
         self.device = _device(device)
         self.paper.to(self.device).eval()
         identity = read_identity(run_directory)
@@ -112,9 +157,7 @@ class Predictor:
                 for k in range(len(prepared.image))
             ]
         if masks:
-            first = phases[0]
-            name = first.case_id if first.frame is None else name_of_cine(first.case_id)
-            write_mask(output / f"{name}_mask.nii.gz", masks, like=source)
+            write_mask(output / _mask_name(phases), masks, like=source)
         return rows
 
     @torch.inference_mode()

@@ -149,6 +149,10 @@ def read_run(folder: Path) -> Run:
     for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
         path = folder / f"{name}.csv"
         frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
+    if frames["cases"].empty:
+        raise UserError(
+            "nothing was scored", where=str(folder / "cases.csv"), fix="leave this run out"
+        )
     if len(frames["labels"]):
         _refuse_without(CALL_COLUMNS, frames["labels"], folder / "labels.csv")
     metrics = folder / METRICS
@@ -172,9 +176,9 @@ def write_report(
         title: of the page.
         columns: of the rows to stratify by.
     """
-    sections = sections_of(methods, columns)
-    for folder in ("tables", "figures"):
+    for folder in ("tables", "figures"):  # if they cannot be, before the long part
         (output / folder).mkdir(parents=True, exist_ok=True)
+    sections = sections_of(methods, columns)
     images = {}
     for section in sections:
         for table in section.tables:
@@ -284,7 +288,12 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
     """Bring columns of the data set's own table to the rows; they are written nowhere else."""
     if table is None:
         raise UserError("which table?", where="--by", fix="give --table DATA/cases.csv")
-    found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    try:
+        found = pd.read_csv(table, dtype=str, keep_default_na=False)
+    except ValueError as error:
+        raise UserError(
+            f"unreadable ({type(error).__name__})", where=str(table), fix="give DATA/cases.csv"
+        ) from error
     if missing := [name for name in (*columns, "case_id") if name not in found]:
         raise UserError(
             f"no column {missing[0]!r}",

@@ -8,7 +8,6 @@ runs/<experiment>/<data>/fold<k>-seed<s>/<run id>/
 import hashlib
 import json
 import os
-import pickle
 import platform
 import re
 import shlex
@@ -17,14 +16,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Any
 
 import cardiac_mtl
+from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.files import whole
 
+if TYPE_CHECKING:
+    from torch.nn import Module
+
 CONFIG, IDENTITY, METRICS = "config.yaml", "run.json", "metrics.csv"
+FINISHED = "finished"
+"""Status in `run.json` of a run that trained to its end."""
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PROVENANCE = "cardiac_mtl"
 """Key of a checkpoint that holds where it comes from."""
@@ -72,9 +76,11 @@ def find_run(path: Path) -> Path:
         UserError: there is none.
     """
     if (path / IDENTITY).is_file():
+        if (status := unfinished(path)) is not None:
+            say(f"note: {path} did not train to its end: {status}")
         return path
     runs = [found.parent for found in path.rglob(IDENTITY)] if path.is_dir() else []
-    finished = [run for run in runs if (run / BEST).is_file()]
+    finished = [run for run in runs if (run / BEST).is_file() and unfinished(run) is None]
     if not finished:
         raise UserError(
             "no finished run here" if runs or path.is_dir() else "no such folder",
@@ -82,6 +88,12 @@ def find_run(path: Path) -> Path:
             fix=f"give the directory that `fit` printed, the one that holds {IDENTITY}",
         )
     return max(finished, key=lambda run: read_identity(run)["started_at"])
+
+
+def unfinished(run: Path) -> str | None:
+    """Return how a run stands that did not train to its end, such as `interrupted`; else None."""
+    status = read_identity(run).get("status", FINISHED)  # runs of `evaluate` have none
+    return None if status == FINISHED else str(status)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -104,7 +116,10 @@ def read_identity(run: Path) -> dict[str, Any]:
         UserError: it is absent or damaged.
     """
     try:
-        return json.loads((run / IDENTITY).read_text(encoding="utf-8"))
+        identity = json.loads((run / IDENTITY).read_text(encoding="utf-8"))
+        if not isinstance(identity, dict):
+            raise ValueError(type(identity).__name__)
+        return identity
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot be read ({type(error).__name__})",
@@ -153,14 +168,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError("no such checkpoint", where=where, fix="give one that `fit` wrote")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 - the one place
-    except (
-        OSError,
-        RuntimeError,
-        EOFError,
-        ValueError,
-        pickle.UnpicklingError,
-        BadZipFile,
-    ) as error:
+    except Exception as error:  # of another file PyTorch raises nearly anything
         raise UserError(
             "is not a readable checkpoint of weights",
             where=where,
@@ -171,6 +179,22 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             "was not written by cardiac-mtl", where=where, fix="give a checkpoint that `fit` wrote"
         )
     return checkpoint
+
+
+def load_weights(network: "Module", checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Load the weights of a checkpoint into the network that they were trained in.
+
+    Raises:
+        UserError: they are of another network.
+    """
+    try:
+        network.load_state_dict(checkpoint["state_dict"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"its weights are of another network than this {type(network).__name__}",
+            where=str(path),
+            fix="give the checkpoint of this run, and no --model settings beside it",
+        ) from error
 
 
 def _versions() -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What `test` leaves in the run directory: rows, table, pictures."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -37,6 +38,9 @@ from cardiac_mtl.report.tables import (
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
+
+_MOST_NAMED = 20
+"""Pictures named one by one; a line for each of hundreds would hide the table above them."""
 
 
 class TestOutputs(Callback):
@@ -109,9 +113,11 @@ class TestOutputs(Callback):
         say(text)
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
-        for picture in pictures:
+        folder = f"{len(pictures)} pictures in {self.run / FIGURES}"
+        for picture in pictures if len(pictures) <= _MOST_NAMED else [folder]:
             say(str(picture))
-        say(f"next: cardiac-mtl report {self.run} --output {self.run / 'report'}")
+        report = ["report", str(self.run), "--output", str(self.run / "report")]
+        say(f"next: {shlex.join(['cardiac-mtl', *report])}")
 
     def _draw(
         self, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame

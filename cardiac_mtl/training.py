@@ -1,6 +1,7 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
 import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 from jsonargparse import Namespace
 from lightning import Callback, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from torch import distributed
@@ -21,12 +23,13 @@ from cardiac_mtl.configuration import (
     data_class,
     experiment_name,
     phantom_if_no_root,
+    refuse_no_experiment,
     resolve_configs,
     user_error_behind,
     words_of_run,
 )
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
-from cardiac_mtl.contracts import HONEST, OPTIMISTIC
+from cardiac_mtl.contracts import HONEST, OPTIMISTIC, UNLABELLED
 from cardiac_mtl.dashboard import GROUP, Examples, describe, settle_loggers, write_offline_run
 from cardiac_mtl.diagnosis import choose_threshold
 from cardiac_mtl.errors import UserError
@@ -39,10 +42,12 @@ from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
     BEST,
     CONFIG,
+    FINISHED,
     IDENTITY,
     LAST,
     PROVENANCE,
     config_digest,
+    load_weights,
     now,
     provenance,
     read_checkpoint,
@@ -72,11 +77,15 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     leave_imports_to_rest()
     quiet_libraries()
     words, run = list(arguments), None
-    if words[0] != "fit" and not {"-h", "--help"} & set(words):
+    asks_help = any(word == "-h" or word.partition("=")[0].endswith("help") for word in words)
+    if words[0] != "fit" and not asks_help:
         words, run = words_of_run(words)
+    words = resolve_configs(words)
+    if not asks_help:
+        refuse_no_experiment(words)
     try:
-        cli = CardiacCLI(resolve_configs(words), run, announce, arguments)
-    except ValueError as error:
+        cli = CardiacCLI(words, run, announce, arguments)
+    except (ValueError, MisconfigurationException) as error:
         raise user_error_behind(error) or error from error
     finally:
         _end_wandb()
@@ -150,6 +159,16 @@ class CardiacCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns that sys.argv differs from what `--run` stands for
         self.config = parser.parse_args(args)
+        settings = self.config[self.command_name]
+        model = settings.model.get("init_args") or {}
+        for key, value, least in (
+            ("seed_everything", settings.seed_everything, 0),
+            ("model.width", model.get("width", 1), 1),
+        ):
+            if not least <= value < 1 << 32:
+                raise UserError(f"{value}", where=key, fix=f"give {least} to 4294967295")
+        if settings.trainer.max_epochs == 0:
+            raise UserError("0", where="trainer.max_epochs", fix="give 1 or more")
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -198,6 +217,8 @@ class CardiacCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check everything that can be checked, then make or find the run directory."""
+        if start := self._config_of_command().get("ckpt_path"):
+            read_checkpoint(Path(start))
         self._set_up_data("fit")
         data = self.datamodule
         self.origin |= {
@@ -210,7 +231,7 @@ class CardiacCLI(LightningCLI):
             self.give_back = claim(self.run_directory)
         there = (self.run_directory / IDENTITY).is_file()
         before = read_identity(self.run_directory) if there else {}
-        self.done = before.get("status") == "finished"
+        self.done = before.get("status") == FINISHED
         place = place_of(self.run_directory, self.origin)
         if self.trainer.is_global_zero and not self.done:
             self._begin(before, place)
@@ -269,7 +290,7 @@ class CardiacCLI(LightningCLI):
             return
         best = self.best.best_model_score
         self._note(
-            status="finished",
+            status=FINISHED,
             finished_at=now(),
             epochs=self.trainer.current_epoch,
             trained_on=self.datamodule.patients_seen("train"),
@@ -281,7 +302,7 @@ class CardiacCLI(LightningCLI):
             say(f"best: {self.best.monitor} {float(best):.4f}, the {self.protocol} protocol")
         else:
             say(f"kept: the last of {self.trainer.current_epoch} epochs; no patient chose it")
-        say(f"next: cardiac-mtl test --run {self.run_directory}")
+        say(f"next: cardiac-mtl test --run {shlex.quote(str(self.run_directory))}")
 
     def validate(self, model: Paper, datamodule: CardiacDataModule) -> None:
         """Score the best checkpoint on the part that it was selected on."""
@@ -315,7 +336,7 @@ class CardiacCLI(LightningCLI):
                 where=str(path),
                 fix="restore the data of that time, or use `cardiac-mtl predict` for other data",
             )
-        self.model.load_state_dict(checkpoint["state_dict"])
+        load_weights(self.model, checkpoint, path)
 
     def _set_up_data(self, stage: str) -> None:
         self.datamodule.setup(stage)
@@ -326,6 +347,8 @@ class CardiacCLI(LightningCLI):
                 where="data",
                 fix="choose a data set that `cardiac-mtl list` names for the experiment",
             )
+        if stage == "fit":
+            _refuse_unannotated(self.model, self.datamodule)
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand == "test":
@@ -387,6 +410,27 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
+
+
+def _refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
+    parts = {"training": data.training_patients}
+    if data.selection_part != "none":
+        parts["validation"] = getattr(data.split, data.selection_part)
+    for part, patients in parts.items():
+        cases = [case for case in data.cases if case.patient_id in patients]
+        found = {
+            "mask": any(any(case.mask) or case.transferred for case in cases),
+            "label": any(case.label != UNLABELLED for case in cases),
+        }
+        wanted = {"mask": model.label_names or not model.class_names, "label": model.class_names}
+        for kind, needed in wanted.items():
+            if needed and not found[kind]:
+                raise UserError(
+                    f"no {part} patient of fold {data.fold} has a {kind}",
+                    where=f"data.root {data.root}",
+                    fix=f"give {kind}s (column `{kind}` of a cases.csv), or choose another fold",
+                )
 
 
 def _refuse_shadowed_package() -> None:

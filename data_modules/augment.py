@@ -1,5 +1,6 @@
 """Random transformations of whole batches on the device: chance first, then arithmetic."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.errors import UserError
 
 _BIAS_KNOTS = 3
 """The bias field is a smooth surface through this many values a side."""
@@ -44,6 +46,13 @@ class Augmentation:
     gamma: float = 0.0
     bias: float = 0.0
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range."""
+        for name, value in vars(self).items():
+            if not 0 <= value < math.inf or (name == "probability" and value > 1):
+                fix = "give 0 to 1" if name == "probability" else "give 0 or more"
+                raise UserError(f"{value}", where=f"data.augmentation.{name}", fix=fix)
 
 
 @dataclass(frozen=True)

@@ -90,6 +90,9 @@ class CardiacDataModule(Preparation, LightningDataModule):
         resident: bool | None = None,
     ) -> None:
         super().__init__()
+        _refuse_below(1, batch_size=batch_size, matrix=min(matrix))
+        _refuse_below(0, num_workers=num_workers, copies=copies)
+        _refuse_below(1e-3, spacing_mm=1.0 if spacing_mm is None else spacing_mm)
         self.root = root
         self.folds = Folds(
             num_folds=num_folds,
@@ -373,3 +376,9 @@ class CardiacDataModule(Preparation, LightningDataModule):
         """Return the loader of a part, with `batch_size` samples of each kind a batch."""
         workers = 0 if dataset.resident else self.num_workers
         return BatchLoader(dataset, kinds * self.batch_size, workers, sampler)
+
+
+def _refuse_below(least: float, **settings: float) -> None:
+    for name, value in settings.items():
+        if not value >= least:  # NaN is not either
+            raise UserError(f"{value}", where=f"data.{name}", fix=f"give {least:g} or more")

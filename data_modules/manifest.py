@@ -123,6 +123,8 @@ def read_table(
     Raises:
         UserError: see `find_cases`.
     """
+    if not root.exists():
+        raise UserError("no such file or folder", where=str(root), fix="correct the path")
     table = root / TABLE if root.is_dir() else root
     cases: list[Case] = []
     for number, values in _rows(table, optional):
@@ -159,6 +161,8 @@ def file_of(row: Row, column: str) -> tuple[Path]:
     """
     values, folder, where = row
     name = values[column]
+    if not name:
+        raise UserError(f"{column} is empty", where=where, fix="name the file", code="missing_file")
     if not name.isascii() or " " in name:
         what = f"{where.rpartition(', ')[2]}: the {column} name holds a space or is not ASCII"
         notice("odd_name", folder / TABLE, f"{what}; read as it is", "note")
@@ -264,7 +268,9 @@ def _rows(table: Path, optional: Collection[str]) -> list[tuple[int, dict[str, s
                 raise UserError(
                     f"more than {len(columns)} values", where=where, fix="quote what holds a comma"
                 )
-            rows.append((reader.line_num, {k: (v or "").strip() for k, v in row.items()}))
+            values = {k: (v or "").strip() for k, v in row.items()}
+            if any(values.values()):  # spreadsheets leave rows of commas behind
+                rows.append((reader.line_num, values))
     except csv.Error as error:
         where = f"{table}, row {reader.line_num + 1}"  # where the row that does not end begins
         raise UserError(f"is not CSV: {error}", where=where, fix="check its quotes") from error
@@ -324,7 +330,7 @@ def _inside(folder: Path, name: str, where: str) -> Path:
     path = folder / name
     try:
         outside = not path.resolve().is_relative_to(folder.resolve())
-        found = bool(name) and path.exists()
+        found = path.exists()
     except (OSError, RuntimeError, ValueError):  # links in a circle, absurd names
         outside, found = False, False
     if outside:

@@ -334,7 +334,7 @@ def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
             colours = [band != "A" for band in picture.getbands()]
             pixels = np.asarray(picture)
     except UNREADABLE as error:
-        raise damaged(file, "is absent, damaged or not PNG", error) from error
+        raise damaged(file, "is absent, damaged or neither NIfTI nor PNG", error) from error
     if pixels.ndim == 3:
         pixels = pixels[..., colours].max(axis=2)
     foreground = pixels > 0

@@ -71,10 +71,11 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
         except UserError as error:
             on_error(error)
     if not cases:
+        other = " or, as there is a cases.csv, add --config manifest"
         raise UserError(
             "no <CASE>/<CASE>_SA<slice>_ph<phase>.dcm below it",
             where=str(training),
-            fix="give the folder that holds Training",
+            fix=f"give the folder that holds Training{other * (root / 'cases.csv').is_file()}",
         )
     return cases
 

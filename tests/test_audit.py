@@ -112,6 +112,15 @@ def test_a_slice_in_two_parts_is_refuted(tmp_path, make_study, capsys):
     assert (status, claims["images"]) == (0, "unknown")
 
 
+def test_folds_of_other_patients_prove_nothing_of_images(hearts, tmp_path, capsys):
+    folds = tmp_path / "folds.json"
+    folds.write_text('[{"train": ["NOBODY"], "val": ["DET0000201"], "test": ["DET0000101"]}]')
+    words = ["--config", "manifest", "--data.root", str(hearts)]
+    main(["audit", "--splits", str(folds), *words])
+    shown = capsys.readouterr().out
+    assert f"unknown  images: fold 0: 1 patients are not in {hearts}, such as NOBODY" in shown
+
+
 def test_a_patient_in_two_parts_and_changed_folds_are_refuted(run, tmp_path, capsys):
     folds = [{"train": ["a", "b"], "val": ["c"], "test": ["a"]}]
     (tmp_path / "folds.json").write_text(json.dumps(folds))

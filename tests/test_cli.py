@@ -50,3 +50,24 @@ def test_list_shows_paper_row_data_and_tasks(capsys):
     assert [line.split()[0] for line in block] == ["paper", "row", "data", "tasks"]
     assert "presets/cpu_demo" in shown
     assert "data/manifest" in shown
+
+
+@pytest.mark.parametrize("inside", ["", "folder"])
+def test_what_the_system_refuses_is_one_line(capsys, tmp_path, inside):
+    (tmp_path / "file").touch()
+    place = tmp_path / "file" / inside
+    assert main(["phantom", "--layout", "t1", "--patients", "1", "--out", str(place)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"cardiac-mtl: {tmp_path / 'file'}: ")
+    assert "check this path, your rights to it" in error
+    assert error.count("\n") == 1
+
+
+def test_a_reader_that_has_read_enough_ends_it_quietly():
+    code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(['list']))"
+    started = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    started.stdout.close()
+    assert started.stderr.read() == b""
+    assert started.wait() == 128 + 13

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cardiac_mtl.catalogue import experiments, find_config, header, overlays, read_yaml
-from cardiac_mtl.configuration import explain, resolve_configs
+from cardiac_mtl.configuration import build, explain, resolve_configs
 from cardiac_mtl.errors import UserError
 
 UNION = """Parser key "data":
@@ -83,3 +83,10 @@ main(["fit", "--config", "mtn_unet", "--config", "debug", "--print_config"])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "limit_train_batches: 2\n" in done.stdout
+
+
+def test_a_configuration_of_another_version_is_one_line():
+    described = {"class_path": "cardiac_mtl.papers.mtn.MTN", "init_args": {"widht": 4}}
+    data = {"class_path": "data_modules.stacom.StacomDataModule"}
+    with pytest.raises(UserError, match=r"model: Option 'widht' is not accepted; did you mean 'wi"):
+        build({"model": described, "data": data})

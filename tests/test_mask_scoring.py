@@ -145,9 +145,41 @@ def test_what_does_not_fit_is_named_and_the_rest_is_scored(folders, capsys, plan
 def test_an_empty_folder_is_named(folders, capsys):
     for path in (folders / "prediction").iterdir():
         path.unlink()
-    assert evaluate(folders) == 1
-    assert "holds no mask" in capsys.readouterr().out
-    assert rows(folders).empty
+    assert evaluate(folders) == 2
+    assert "no mask of the 3 references in it, such as case0.nii.gz" in capsys.readouterr().err
+    assert not (folders / "out").exists()
+
+
+def test_a_table_of_the_user_is_never_written_over(folders, capsys):
+    (folders / "out").mkdir()
+    (folders / "out" / "cases.csv").write_text("case_id,patient_id,image\n")
+    assert evaluate(folders) == 2
+    assert "out: holds a cases.csv that `evaluate` did not write" in capsys.readouterr().err
+    assert (folders / "out" / "cases.csv").read_text() == "case_id,patient_id,image\n"
+
+
+def test_a_folder_that_cannot_be_is_told_before_anything_is_scored(folders, capsys, monkeypatch):
+    (folders / "out").touch()
+    monkeypatch.setattr("cardiac_mtl.mask_scoring.parallel_map", None)
+    assert evaluate(folders) == 2
+    assert (
+        f"cardiac-mtl: {folders / 'out'}: File exists; check this path" in capsys.readouterr().err
+    )
+
+
+def test_a_trained_run_is_never_written_over_and_rows_of_ours_are(folders, capsys):
+    assert evaluate(folders) == 0
+    assert evaluate(folders) == 0
+    identity = folders / "out" / "run.json"
+    identity.write_text(json.dumps({"protocol": "honest"}))
+    assert evaluate(folders) == 2
+    assert "that `evaluate` did not write" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["-1", "nan", "inf", "two"])
+def test_a_tolerance_is_a_distance(folders, capsys, value):
+    assert evaluate(folders, "--tolerance", value) == 2
+    assert f"{value} is not a distance in mm" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from cardiac_mtl.runs import (
     PROVENANCE,
     config_digest,
     find_run,
+    load_weights,
     provenance,
     read_checkpoint,
     read_identity,
@@ -51,6 +52,36 @@ def test_the_digest_knows_nothing_of_where_batches_are_gathered():
 
     assert digest(resident=True) == digest(resident=None) == digest()
     assert digest() != digest(fold=1)
+
+
+def test_a_run_that_was_stopped_is_not_the_newest_finished_one(tmp_path, capsys):
+    old = make_run(tmp_path / "x" / "old")
+    new = make_run(tmp_path / "x" / "new", "2026-01-02T00:00:00+00:00")
+    write_identity(new, {**read_identity(new), "status": "interrupted"})
+    assert find_run(tmp_path) == old
+    assert capsys.readouterr().out == ""
+    assert find_run(new) == new
+    assert "did not train to its end: interrupted" in capsys.readouterr().out
+
+
+def test_an_identity_that_is_no_mapping_is_refused(tmp_path):
+    (tmp_path / IDENTITY).write_text("[]")
+    with pytest.raises(UserError, match=r"run.json: cannot be read"):
+        read_identity(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["hello", "", "model: 1", "\x80\x02}."])
+def test_any_other_file_is_no_checkpoint(tmp_path, content):
+    path = tmp_path / "some.ckpt"
+    path.write_text(content)
+    with pytest.raises(UserError, match="is not a readable checkpoint of weights"):
+        read_checkpoint(path)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    weights = {"state_dict": torch.nn.Linear(3, 1).state_dict()}
+    with pytest.raises(UserError, match=r"best.ckpt: its weights are of another network"):
+        load_weights(torch.nn.Linear(2, 1), weights, tmp_path / "best.ckpt")
 
 
 def test_a_folder_of_runs_means_its_newest_finished_one(tmp_path):

@@ -1,6 +1,7 @@
 """From configuration to run directory, on phantoms: fit, validate, test, predict, and refusals."""
 
 import json
+import shlex
 import shutil
 
 import nibabel as nib
@@ -116,6 +117,20 @@ def test_test_writes_rows_table_and_pictures(run, capsys):
 
 
 @pytest.mark.usefixtures("undrawn")
+def test_what_to_do_next_can_be_pasted_and_pictures_hide_no_table(
+    hearts, tmp_path, capsys, monkeypatch
+):
+    assert fit(hearts, tmp_path / "my runs", "--config", "manifest") == 0
+    words = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert words[:3] == ["next:", "cardiac-mtl", "test"]
+    monkeypatch.setattr("cardiac_mtl.testing._MOST_NAMED", 1)
+    assert main(words[2:]) == 0
+    *_, pictures, last = capsys.readouterr().out.splitlines()
+    assert pictures.endswith(f"pictures in {words[-1]}/figures")
+    assert shlex.split(last)[2:4] == ["report", words[-1]]
+
+
+@pytest.mark.usefixtures("undrawn")
 def test_test_twice_gives_the_same_rows(run):
     tables = []
     for batch_size in ("4", "7"):
@@ -192,6 +207,44 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
     ]
 
 
+def test_predict_never_writes_over_what_lies_beside_the_images(run, hearts, tmp_path, capsys):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    masks = {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")}
+    assert masks
+    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(data)]) == 2
+    assert "_mask.nii.gz, which lies beside the images" in capsys.readouterr().err
+    assert {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")} == masks
+
+
+def test_predict_refuses_two_masks_of_one_name(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    for name in ("a.nii", "a.nii.gz"):
+        nib.save(image, tmp_path / name)
+    out = tmp_path / "out"
+    assert main(["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]) == 2
+    assert "2 images have the mask a_mask.nii.gz" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    holes = np.asarray(image.dataobj).astype(np.float32)
+    holes[0, 0, 0] = np.nan
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    nib.save(nib.Nifti1Image(holes, image.affine), data / "a.nii.gz")
+    words = ["predict", "--run", str(run), "--input", str(data), "--output", str(out)]
+    assert main(words) == 2  # nothing is left
+    assert "a.nii.gz: has 1 voxels that are NaN" in capsys.readouterr().err
+    assert not out.exists()
+    nib.save(image, data / "b.nii.gz")
+    assert main(words) == 1
+    shown = capsys.readouterr().out
+    assert "left out: " in shown
+    assert "1 volumes: " in shown
+    assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
+
+
 @pytest.mark.usefixtures("undrawn")
 def test_the_paper_protocol_selects_on_test_and_says_so_everywhere(hearts, tmp_path, capsys):
     more = ["--config", "manifest", "--data.paper_protocol", "true"]
@@ -250,6 +303,17 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--model.widht", "1"], r"did you mean 'width'?"),
         (["--config", "mtn_uncertanty"], r"did you mean 'mtn_uncertainty'?"),
         (["--data.root", "nowhere"], r"nowhere: no such folder; check `data.root`"),
+        (["--data.batch_size", "0"], "data.batch_size: 0; give 1 or more"),
+        (["--data.num_workers", "-1"], "data.num_workers: -1; give 0 or more"),
+        (["--data.spacing_mm", "-1"], "data.spacing_mm: -1.0; give 0.001 or more"),
+        (["--data.augmentation.probability", "3"], "data.augmentation.probability: 3.0; give 0 to"),
+        (["--data.augmentation.zoom", "-2"], "data.augmentation.zoom: -2.0; give 0 or more"),
+        (["--model.width", "0"], "model.width: 0; give 1 to"),
+        (["--model.width", "-2"], "model.width: -2; give 1 to"),
+        (["--seed_everything", "-1"], "seed_everything: -1; give 0 to"),
+        (["--trainer.max_epochs", "0"], "trainer.max_epochs: 0; give 1 or more"),
+        (["--ckpt_path", "gone.ckpt"], "gone.ckpt: no such checkpoint"),
+        (["--trainer.devices", "0"], "trainer: `Trainer(devices='0')` value is not a valid input"),
         (["--data.matrix", "[100, 96]"], r"data.matrix: image size 100 x 96 is not a multiple"),
         (["--data.stratify_by", "colour"], r"no column 'colour' in the case table"),
         (
@@ -269,6 +333,32 @@ def test_what_the_user_can_mend_is_one_line_and_leaves_nothing(
     assert "usage:" not in error
     assert not (tmp_path / "runs").exists()
     assert line
+
+
+@pytest.mark.parametrize("words", [[], ["--config", "debug"], ["--config", "manifest"]])
+def test_a_fit_without_experiment_says_so(capsys, words):
+    assert main(["fit", *words]) == 2
+    assert "cardiac-mtl: fit: no experiment; give one as the first" in capsys.readouterr().err
+
+
+def test_help_asks_for_no_experiment(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--data.help", "data_modules.stacom.StacomDataModule"])
+    assert ended.value.code == 0
+    assert "--data.batch_size" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("experiment", "missing"), [("mtn_unet", "mask"), ("fpm_classification", "label")]
+)
+def test_nothing_to_learn_from_is_refused(hearts, tmp_path, capsys, experiment, missing):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    table = pd.read_csv(data / "cases.csv").drop(columns="mask")
+    table.to_csv(data / "cases.csv", index=False)
+    words = ["--config", "manifest", "--data.matrix", "[64, 64]"]
+    assert fit(data, tmp_path / "runs", *words, experiment=experiment) == 2
+    assert f"no training patient of fold 0 has a {missing}; give" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_which(hearts, tmp_path, capsys):
@@ -293,8 +383,9 @@ def test_other_loggers_write_into_the_run_directory(hearts, tmp_path, monkeypatc
 
 
 def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
-    assert main(["test"]) == 2
-    assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err
+    for words in (["test"], ["test", "--run"], ["test", "--run="]):
+        assert main(words) == 2
+        assert "give `cardiac-mtl test --run DIR`" in capsys.readouterr().err
     broken = tmp_path / "run"
     (broken / "checkpoints").mkdir(parents=True)
     for name in (CONFIG, IDENTITY):

@@ -316,7 +316,10 @@ def warnings(methods: Sequence[Method]) -> list[str]:
         if (count := _trained_on_images_of(method))
     ]
     if len({method.data for method in methods}) > 1:
-        names = ", ".join(f"{method.name} on {method.data}" for method in methods)
+        names = ", ".join(
+            method.name + f" on {method.data}" * (f" on {method.data}" not in method.name)
+            for method in methods
+        )
         found.append(f"The methods were tested on different data ({names}): do not compare them.")
     sets = {method.name: set(method.cases["case_id"]) for method in methods}
     shared = set.intersection(*sets.values()) if sets else set()

@@ -241,3 +241,8 @@ def test_phantoms_know_that_they_are(hearts, root):
     assert not ManifestDataModule(root).is_phantom
     (root / "truth.csv").touch()  # all that phantoms of earlier versions had
     assert ManifestDataModule(root).is_phantom
+
+
+def test_a_grid_without_pixels_is_refused():
+    with pytest.raises(UserError, match=r"data.matrix: 0; give 1 or more"):
+        ManifestDataModule(matrix=(64, 0))

@@ -57,6 +57,7 @@ def test_tables_as_spreadsheets_write_them(root, rewrite):
     ("old", "new", "message"),
     [
         ("patient_id", "pateint_id", r"no column 'patient_id'; rename 'pateint_id'"),
+        ("DET0000201_ph01_image.nii.gz", "", r"row 3: image is empty; name the file"),
         ("DET0000201_ph01_mask", "gone_mask", r"row 3: no file 'gone_mask\.nii\.gz'"),
         ("DET0000201_ph01_mask", "../x", r"row 3: '\.\./x\.nii\.gz' leads out of the data folder"),
         ("ph01,DET0000201,", "ph01,,", r"row 3: patient_id is empty; name the patient"),
@@ -81,6 +82,19 @@ def test_an_empty_table_and_a_missing_one(root):
     table.unlink()
     with pytest.raises(UserError, match=r"no cases\.csv here; check `data\.root`"):
         find_cases(root)
+
+
+@pytest.mark.parametrize("name", ["gone", "gone/cases.csv"])
+def test_a_path_that_is_not_there_is_named_as_it_was_given(root, name):
+    with pytest.raises(UserError, match=rf"{name}: no such file or folder; correct the path"):
+        find_cases(root / name)
+
+
+def test_rows_of_commas_that_spreadsheets_leave_are_no_cases(root):
+    expected = find_cases(root)
+    table = root / "cases.csv"
+    table.write_text(table.read_text() + ",,,,,\n , ,,,,\n")
+    assert find_cases(root) == expected
 
 
 def test_rows_are_counted_as_the_file_has_them(root):

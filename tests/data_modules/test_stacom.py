@@ -101,6 +101,12 @@ def test_a_root_without_cases_says_what_to_do(tmp_path, folder, message):
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_folder_with_a_table_says_which_overlay_reads_it(tmp_path):
+    (tmp_path / "cases.csv").touch()
+    with pytest.raises(UserError, match=r"holds Training or, as .* add --config manifest$"):
+        find_cases(tmp_path)
+
+
 def test_a_mask_of_another_size_names_its_file(lvsc):
     Image.new("L", (7, 9)).save(lvsc / "Training" / "DET0000101" / "DET0000101_SA1_ph0.png")
     with pytest.raises(

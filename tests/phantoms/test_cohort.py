@@ -67,6 +67,9 @@ def test_the_command_writes_and_does_not_overwrite(tmp_path, capsys):
     [
         (["--layot", "lvsc", "--out", "x"], "did you mean --layout?"),
         (["--patients", "0", "--out", "x"], "0 is not a positive number"),
+        (["--patients", "many", "--out", "x"], "many is not a positive number"),
+        (["--seed", "-1", "--out", "x"], "--seed: -1 is not a number from 0 to"),
+        (["--layout", "t1", "--scale", "300", "--out", "x"], "leaves too few pixels"),
         (["--layout", "acdc", "--out", "x"], "invalid choice: 'acdc'"),
         (["--layout", "mscmr", "--phases", "3", "--out", "x"], "layout mscmr has no phases"),
         (["--layout", "cine", "--scale", "2", "--out", "x"], "layout cine has no scale"),

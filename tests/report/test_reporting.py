@@ -94,6 +94,10 @@ def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def keep_head(table):
+    table.write_text(table.read_text().splitlines()[0] + "\n")
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -104,6 +108,7 @@ def test_a_case_scored_twice_is_refused(runs, tmp_path, capsys):
         (lambda f: (f / "run.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "config.yaml").write_text("model: {"), "is not YAML"),
         (lambda f: (f / "metrics.csv").write_bytes(b"\xff\xfe\x00"), "metrics.csv: unreadable"),
+        (lambda f: keep_head(f / "cases.csv"), "nothing was scored; leave this run out"),
     ],
 )
 def test_damaged_rows_are_one_line(runs, tmp_path, capsys, spoil, message):
@@ -133,6 +138,7 @@ def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
     source.write_text("case_id,scanner\n" + "".join(f"p{k},{'AB'[k % 2]}\n" for k in range(1, 7)))
     words = ["report", str(runs), "--output", str(tmp_path / "out"), "--by", "scanner"]
     assert main(words) == 2
+    assert main([*words, "--table", str(tmp_path)]) == 2  # a folder
     assert main([*words, "--table", str(source)]) == 0
     strata = table(tmp_path / "out", "strata")
     scanner = strata[strata["column"] == "scanner"]
@@ -146,9 +152,8 @@ def test_seeds_and_data_sets_are_methods_of_their_own(write_run, tmp_path):
     rng = np.random.default_rng(2)
     for k, facts in enumerate(({}, {"seed": 1}, {"data": "other"})):
         write_run(tmp_path / str(k), "mtn_unet", 0, ["p1"], rng, **facts)
-    names = [method.name for method in read_methods([tmp_path])]
-    assert names == [
-        "mtn_unet on hearts, seed 0",
-        "mtn_unet on hearts, seed 1",
-        "mtn_unet on other",
-    ]
+    methods = read_methods([tmp_path])
+    names = ["mtn_unet on hearts, seed 0", "mtn_unet on hearts, seed 1", "mtn_unet on other"]
+    assert [method.name for method in methods] == names
+    (note,) = (line for line in analysis.warnings(methods) if "different data" in line)
+    assert f"({', '.join(names)}): do not compare them" in note  # each data set once
