@@ -32,6 +32,9 @@ from data_modules.inputs import find_inputs
 from data_modules.readers import write_mask
 
 SLICES_AT_ONCE = 16
+SURE = np.float32(0.501)
+"""Least probability of what is kept: the likeliest of four classes, or one that postprocessing put
+there, may have less than one half, and `test` scores it."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -206,12 +209,16 @@ class Predictor:
             prepared: what the volume was made into.
         """
         _, volume, spacing, centre = prepared
+        of_kept = np.take_along_axis(probability, kept[:, None].astype(np.intp), axis=1)[:, 0]
+        sure = np.maximum(of_kept, SURE)
         classes = [
-            restore(np.where(kept == k, probability[:, k], 0.0), volume, spacing, centre)
+            restore(np.where(kept == k, sure, 0.0), volume, spacing, centre)
             for k in range(1, probability.shape[1])
         ]
-        stacked = np.stack([np.full_like(classes[0], 0.5), *classes])
-        mask = sitk.GetImageFromArray(stacked.argmax(0).astype(np.uint8))
+        # between two classes each has less than one half, but both together do not
+        inside = np.sum(classes, axis=0) > 0.5
+        stacked = np.where(inside, 1 + np.argmax(classes, axis=0), 0)
+        mask = sitk.GetImageFromArray(stacked.astype(np.uint8))
         mask.CopyInformation(volume)
         return mask
 

@@ -34,6 +34,7 @@ CHAMBER_COLUMNS = [
     "centre",
     "vendor",
     "chamber",
+    "slices_annotated",
     "ml",
     "reference_ml",
     "myocardium_ml",
@@ -77,7 +78,7 @@ def chambers_of(
         wall = muscle if chamber == "lv" else None
         if blood is None and wall is None:
             continue
-        row: Row = {"chamber": chamber}
+        row: Row = {"chamber": chamber, "slices_annotated": int(known.sum())}
         for prefix, mask in (("", case.predicted), ("reference_", case.reference)):
             measured = _chamber(None if mask is None else mask[known], blood, wall, case.spacing)
             row |= {f"{prefix}{name}": value for name, value in measured.items()}
@@ -165,12 +166,17 @@ def _function(phases: pd.DataFrame, prefix: str, otherwise: tuple[str, str] = ("
         return columns[column].get(phase, math.nan)
 
     measured = function(at(ed, "ml"), at(es, "ml"), at(ed, "myocardium_ml"))
+    # a phase that the data set has not cannot be held against a prediction, nor can the muscle of
+    # a chamber whose muscle nobody draws
+    found = [flag for flag in flags(measured) if "missing" not in flag]
+    annotated = dict(zip(phases["phase"].astype(str), phases["slices_annotated"], strict=True))
+    seen = [annotated[phase] for phase in (ed, es) if phase]
+    if len(set(seen)) > 1:  # a slice less makes a cavity smaller than the heart does
+        found.append(f"{seen[0]} and {seen[1]} slices annotated at ED and ES")
     return {
         **measured._asdict(),
         "ed_wall_mm": at(ed, "wall_mm"),
         "ed_phase": ed,
         "es_phase": es,
-        # a phase that the data set has not cannot be held against a prediction, nor can the
-        # muscle of a chamber whose muscle nobody draws
-        "flags": "; ".join(flag for flag in flags(measured) if "missing" not in flag),
+        "flags": "; ".join(found),
     }

@@ -184,9 +184,13 @@ def assemble(rows: Iterable[CaseRows], protocol: str) -> Frames:
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, whole or not at all, six significant digits."""
+    """Write a table as CSV, whole or not at all.
+
+    Six significant digits, but all of a probability: rounded ones of a sure network would tie.
+    """
+    exact = "probability" in frame
     with whole(path) as temporary:
-        frame.to_csv(temporary, index=False, float_format="%.6g")
+        frame.to_csv(temporary, index=False, float_format=None if exact else "%.6g")
 
 
 def _cardiac_phases(heart: pd.DataFrame, volumes: Sequence[Row]) -> dict[tuple[str, str], str]:
@@ -285,8 +289,18 @@ def _label_rows(case: CollectedCase, who: Row) -> list[Row]:
             "probability": float(probability),
         }
         for k, row in enumerate(case.label_prob)
-        for value, probability in enumerate(row)
+        for value, probability in enumerate(_complementary(row))
     ]
+
+
+def _complementary(probability: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return P of two classes (2,), the first from the second in double precision.
+
+    1 - p of a small p in single precision ties images that the second class tells apart: the area
+    under the ROC would depend on which class is the positive one.
+    """
+    second = np.float64(probability[1])
+    return np.array([1 - second, second])
 
 
 def _mean_errors(slices: Sequence[Row]) -> Row:

@@ -141,5 +141,17 @@ def test_slices_without_annotation_are_in_no_volume(heart):
     assert row["edv_ml"] == pytest.approx(2 * 10 * math.pi * 20**2 / 1000, rel=0.01)
 
 
+def test_a_phase_with_fewer_slices_than_the_other_is_flagged(heart):
+    part = cylinder(19, 26).copy()
+    part[1:] = UNLABELLED
+    phases = {
+        str(t): (mask, cylinder(r, 26))
+        for t, (r, mask) in enumerate([(20, cylinder(20, 26)), (14, cylinder(14, 26)), (19, part)])
+    }
+    row = heart(phases).iloc[0]
+    assert row["flags"] == row["reference_flags"] == "3 and 1 slices annotated at ED and ES"
+    assert heart({k: phases[k] for k in "01"}).iloc[0]["flags"] == ""
+
+
 def test_labels_that_are_no_heart_have_no_chamber(heart):
     assert heart({"ED": (cylinder(20, 26), cylinder(20, 26))}, {"infarct": 1}).empty

@@ -17,6 +17,7 @@ from cardiac_mtl.evaluation.rows import (
     score,
     write_csv,
 )
+from cardiac_mtl.metrics.classification import roc
 
 LABELS = {"myocardium": 1}
 AREA = 6 * 5 * 1.5 * 2.0
@@ -185,3 +186,22 @@ def test_predicted_classes_have_rows_of_their_own(table, make_batch):
     unknown = scored(table, (batch, prediction))
     assert unknown.cases.empty
     assert set(unknown.labels["is_class"]) == {UNLABELLED}
+
+
+def test_either_class_has_one_area_however_sure_a_network_is(tmp_path, table, make_batch):
+    rng = np.random.default_rng(0)
+    truth = np.arange(200) % 5 == 0
+    logit = torch.from_numpy(rng.normal(-14 + 2 * truth, 1)).float()
+    second = logit.sigmoid()  # all below 1e-4, and so 1 in six digits of the first class
+    batch, prediction = make_batch(slices=tuple(range(200)), size=2)
+    prediction["label_prob"] = torch.stack([1 - second, second], dim=1)
+    rows = scored(table, (batch, prediction)).labels
+    write_csv(tmp_path / "labels.csv", rows)
+    read = pd.read_csv(tmp_path / "labels.csv")
+    areas = {
+        value: roc(of["probability"].to_numpy(float), (truth == value).astype(int)).area
+        for value, of in read.groupby("class")
+    }
+    assert areas[0] == pytest.approx(areas[1], abs=1e-6)
+    assert areas[1] == pytest.approx(roc(second.numpy(), truth.astype(int)).area, abs=1e-6)
+    assert 0.5 < areas[1] < 1
