@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from cardiac_mtl.metrics.shape import ERROR_NAMES
-from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, paired_test
+from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
+from cardiac_mtl.report.analysis import difference
 from cardiac_mtl.report.methods import Method
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
@@ -61,14 +62,11 @@ def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
         merged = first.indices.merge(
             second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
         )
-        patients = merged["patient_id_1"].to_numpy()
         for _, name, source, column in _columns([first]):
             one, two = (merged[f"{column}_{k}"].to_numpy(float) for k in (1, 2))
             both = np.isfinite(two - one)
             if not both.any():
                 continue
-            test = paired_test(two, one, clusters=patients)
-            interval = bootstrap_mean(two - one, clusters=patients)
             rows.append(
                 {
                     "first": first.name,
@@ -76,11 +74,7 @@ def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                     "index": name,
                     "source": source,
                     "slices": int(both.sum()),
-                    "patients": test.n,
-                    "difference": float(np.nanmean(two - one)),
-                    "low": interval.low,
-                    "high": interval.high,
-                    "p_wilcoxon": test.p_wilcoxon,
+                    **difference(one, two, merged["patient_id_1"]),
                 }
             )
     table = pd.DataFrame(rows)
