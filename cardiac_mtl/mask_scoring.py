@@ -54,6 +54,30 @@ class _Settings:
 def run(arguments: Sequence[str]) -> int:
     """Score every prediction that has a reference; status 1 when anything did not fit."""
     quiet_libraries()
+    options = _parser().parse_args(arguments[1:])
+    options.command = arguments
+    settings = _Settings(read_labels(options.labels), options.tolerance, options.indices)
+    if options.indices and options.indices not in settings.labels:
+        raise UserError(
+            f"no label {options.indices!r}", where="--indices", fix=f"have {options.labels}"
+        )
+    cases = _references(options.reference)
+    if not options.prediction.is_dir():
+        raise UserError(
+            "no such folder", where=f"--prediction {options.prediction}", fix="correct the path"
+        )
+    paired, findings = pair(cases, options.prediction)
+    scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
+    findings += [finding for one in scored for finding in one.findings]
+    _write(options, scored, paired, settings, findings)
+    for finding in findings:
+        say(str(finding))
+    say(f"{len(paired)} of {len(cases)} cases have a prediction, {len(findings)} findings")
+    say(str(options.output / "cases.csv"))
+    return 1 if findings else 0
+
+
+def _parser() -> OptionParser:
     parser = OptionParser(
         prog="cardiac-mtl evaluate",
         description="Score masks of any tool against references, into the rows that `test` writes.",
@@ -78,27 +102,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--indices", default="", help="label whose seven infarct indices are measured by slice"
     )
-    options = parser.parse_args(arguments[1:])
-    options.command = arguments
-    settings = _Settings(read_labels(options.labels), options.tolerance, options.indices)
-    if options.indices and options.indices not in settings.labels:
-        raise UserError(
-            f"no label {options.indices!r}", where="--indices", fix=f"have {options.labels}"
-        )
-    cases = _references(options.reference)
-    if not options.prediction.is_dir():
-        raise UserError(
-            "no such folder", where=f"--prediction {options.prediction}", fix="correct the path"
-        )
-    paired, findings = pair(cases, options.prediction)
-    scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
-    findings += [finding for one in scored for finding in one.findings]
-    _write(options, scored, paired, settings, findings)
-    for finding in findings:
-        say(str(finding))
-    say(f"{len(paired)} of {len(cases)} cases have a prediction, {len(findings)} findings")
-    say(str(options.output / "cases.csv"))
-    return 1 if findings else 0
+    return parser
 
 
 def read_labels(text: str) -> dict[str, int]:
