@@ -1,7 +1,7 @@
 """Rows of `indices.csv` to tables: errors of the seven infarct indices, tests between methods."""
 
 from collections.abc import Iterator, Sequence
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
 from cardiac_mtl.report.analysis import difference
-from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.methods import Method, families
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""
@@ -26,7 +26,8 @@ def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
         counts of slices say how many are left.
     """
     rows = []
-    for method, name, source, column in _columns(methods):
+    named = product([method for method in methods if len(method.indices)], _columns())
+    for method, (name, source, column) in named:
         known = method.indices[["patient_id", column]].dropna()
         errors = known[column].to_numpy(float)
         if not len(errors):
@@ -51,18 +52,18 @@ def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
-    """Test every pair of methods on the slices of which both have an index.
+    """Test every pair of methods on the slices of which both have an index, means of their seeds.
 
     Returns:
         Mean difference of the errors (second minus first) with its 95 % interval by patients,
         Wilcoxon's p on the means of patients, and the same by Holm over all rows.
     """
     rows: list[dict[str, Any]] = []
-    for first, second in combinations([m for m in methods if len(m.indices)], 2):
+    for first, second in combinations([f for f in families(methods) if len(f.indices)], 2):
         merged = first.indices.merge(
             second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
         )
-        for _, name, source, column in _columns([first]):
+        for name, source, column in _columns():
             one, two = (merged[f"{column}_{k}"].to_numpy(float) for k in (1, 2))
             both = np.isfinite(two - one)
             if not both.any():
@@ -98,9 +99,8 @@ def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
     return wide.fillna("—").reset_index().rename_axis(columns=None)
 
 
-def _columns(methods: Sequence[Method]) -> Iterator[tuple[Method, str, str, str]]:
-    """Yield method, index, source and column of errors, where there are rows."""
-    for method in methods:
-        for source, prefix in SOURCES.items():
-            for name in ERROR_NAMES if len(method.indices) else ():
-                yield method, name, source, f"{prefix}{name}_error"
+def _columns() -> Iterator[tuple[str, str, str]]:
+    """Yield index, source and column of errors."""
+    for source, prefix in SOURCES.items():
+        for name in ERROR_NAMES:
+            yield name, source, f"{prefix}{name}_error"

@@ -86,10 +86,20 @@ class Family:
     @property
     def cases(self) -> pd.DataFrame:
         """One row a case and label, numbers averaged over the seeds that define them."""
-        rows = pd.concat([method.cases for method in self.members])
-        grouped = rows.groupby(["case_id", "label"], sort=False)
-        numbers = list(rows.select_dtypes("number"))
-        return grouped.first().assign(**grouped[numbers].mean()).reset_index()
+        return _mean_of_seeds([m.cases for m in self.members], ["case_id", "label"])
+
+    @property
+    def indices(self) -> pd.DataFrame:
+        """Of infarcts, one row a slice, likewise; without a row when none are predicted."""
+        filled = [m.indices for m in self.members if len(m.indices)]
+        return _mean_of_seeds(filled, ["case_id", "slice"]) if filled else pd.DataFrame()
+
+
+def _mean_of_seeds(frames: Sequence[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
+    rows = pd.concat(frames)
+    grouped = rows.groupby(keys, sort=False)
+    numbers = [name for name in rows.select_dtypes("number") if name not in keys]
+    return grouped.first().assign(**grouped[numbers].mean()).reset_index()
 
 
 def families(methods: Sequence[Method]) -> list[Family]:

@@ -1,5 +1,7 @@
 """Tables of the infarct indices, and cines in the gallery."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -50,6 +52,17 @@ def test_methods_are_compared_on_the_slices_that_both_have(method):
     (row,) = index_comparisons([first, second]).to_dict("records")
     assert (row["slices"], row["difference"]) == (2, 1.0)
     assert index_comparisons([first]).empty
+
+
+def test_seeds_of_one_experiment_are_compared_by_their_mean(method):
+    seeds = [
+        replace(method(f"mutgan, seed {k}", errors), family="mutgan")
+        for k, errors in enumerate(([1.0, 3.0, 5.0, np.nan], [3.0, 5.0, 5.0, 7.0]))
+    ]
+    (row,) = index_comparisons([*seeds, method("mutgan_sfen", [4.0] * 4)]).to_dict("records")
+    assert (row["first"], row["second"]) == ("mutgan", "mutgan_sfen")
+    assert (row["slices"], row["difference"]) == (4, 4.0 - np.mean([2.0, 4.0, 5.0, 7.0]))
+    assert index_comparisons(seeds).empty
 
 
 def test_the_papers_values_stand_beside_ours(method):
