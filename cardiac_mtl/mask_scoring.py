@@ -62,31 +62,7 @@ class _Settings:
 def run(arguments: Sequence[str]) -> int:
     """Score every prediction that has a reference; status 1 when anything did not fit."""
     quiet_libraries()
-    parser = OptionParser(
-        prog="cardiac-mtl evaluate",
-        description="Score masks of any tool against references, into the rows that `test` writes.",
-    )
-    parser.add_argument(
-        "--reference",
-        type=Path,
-        required=True,
-        help="a cases.csv with masks, or a folder of masks <case_id>[_mask].nii.gz",
-    )
-    parser.add_argument(
-        "--prediction", type=Path, required=True, help="folder of <case_id>[_mask].nii.gz"
-    )
-    parser.add_argument(
-        "--labels", default="myocardium=1", help="name=value, by comma [myocardium=1]"
-    )
-    parser.add_argument("--output", type=Path, required=True, help="folder for the rows")
-    parser.add_argument("--name", default="", help="of the method, in reports [folder's name]")
-    parser.add_argument(
-        "--tolerance", type=distance, default=TOLERANCE_MM, help="of the surface Dice, mm [2]"
-    )
-    parser.add_argument(
-        "--indices", default="", help="label whose seven infarct indices are measured by slice"
-    )
-    options = parser.parse_args(arguments[1:])
+    options = _parser().parse_args(arguments[1:])
     options.command = arguments
     settings = _Settings(read_labels(options.labels), options.tolerance, options.indices)
     if options.indices and options.indices not in settings.labels:
@@ -116,6 +92,34 @@ def run(arguments: Sequence[str]) -> int:
     say(f"{len(paired)} of {len(cases)} cases have a prediction, {len(findings)} findings")
     say(str(options.output / "cases.csv"))
     return 1 if findings else 0
+
+
+def _parser() -> OptionParser:
+    parser = OptionParser(
+        prog="cardiac-mtl evaluate",
+        description="Score masks of any tool against references, into the rows that `test` writes.",
+    )
+    parser.add_argument(
+        "--reference",
+        type=Path,
+        required=True,
+        help="a cases.csv with masks, or a folder of masks <case_id>[_mask].nii.gz",
+    )
+    parser.add_argument(
+        "--prediction", type=Path, required=True, help="folder of <case_id>[_mask].nii.gz"
+    )
+    parser.add_argument(
+        "--labels", default="myocardium=1", help="name=value, by comma [myocardium=1]"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder for the rows")
+    parser.add_argument("--name", default="", help="of the method, in reports [folder's name]")
+    parser.add_argument(
+        "--tolerance", type=distance, default=TOLERANCE_MM, help="of the surface Dice, mm [2]"
+    )
+    parser.add_argument(
+        "--indices", default="", help="label whose seven infarct indices are measured by slice"
+    )
+    return parser
 
 
 def _refuse_overwriting(output: Path) -> None:

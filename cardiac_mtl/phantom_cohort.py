@@ -18,7 +18,7 @@ from data_modules import cine, manifest, mscmr_files, stacom, t1
 from data_modules.base import PHANTOM
 from data_modules.store import cache_folder
 
-DEFAULT_PATIENTS, DEFAULT_PHASES, DEFAULT_SEED = 20, 8, 0
+DEFAULT_SEED = 0
 VERSION = 1
 """Part of the name of a cached cohort: raise it when the phantom changes."""
 
@@ -32,15 +32,14 @@ class Kind(NamedTuple):
     """Its value where the command is given none."""
     patients: int
     """The same of their number."""
+    default: tuple[int, int]
+    """Patients and detail of the default cohort, which is there in seconds."""
 
 
-CINES: Final = Kind("phases", 20, DEFAULT_PATIENTS)
-SEQUENCES: Final = Kind("scale", 1, mscmr_files.PATIENTS)
-MAPS: Final = Kind("scale", 1, 42)  # five of them diseased: one a fold
-
-SMALL: Final = {SEQUENCES: (12, 2), MAPS: (42, 1)}
-"""Patients and scale of the default cohort. Three sequences: five patients with all references,
-four with those of C0 and T2, three with none, in matrices half as large, there in seconds."""
+CINES: Final = Kind("phases", 20, 20, default=(20, 8))
+# of the default: five patients with all references, four with those of C0 and T2, three with none
+SEQUENCES: Final = Kind("scale", 1, mscmr_files.PATIENTS, default=(12, 2))
+MAPS: Final = Kind("scale", 1, 42, default=(42, 1))  # five of them diseased: one a fold
 
 
 MOST_SCALE: Final = 32
@@ -82,8 +81,8 @@ def write_cohort(layout: str, out: Path, patients: int, seed: int, **detail: int
     out.parent.mkdir(parents=True, exist_ok=True)
     making = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
-        write, make, kind = LAYOUTS[layout]
-        roles = mscmr_files.roles(patients) if kind is SEQUENCES else ()
+        write, make, _ = LAYOUTS[layout]
+        roles = mscmr_files.roles(patients) if layout == "mscmr" else ()
         write(making, make(patients, seed=seed, **detail), *roles)
         made = {"patients": patients, **detail, "seed": seed, "version": VERSION}
         (making / PHANTOM).write_text(json.dumps(made) + "\n", encoding="utf-8")
@@ -98,7 +97,7 @@ def write_cohort(layout: str, out: Path, patients: int, seed: int, **detail: int
 def default_cohort(layout: str) -> Path:
     """Return the phantom cohort in the user's cache folder, made on first use."""
     kind = LAYOUTS[layout].kind
-    patients, value = SMALL.get(kind, (DEFAULT_PATIENTS, DEFAULT_PHASES))
+    patients, value = kind.default
     name = f"{layout}-{patients}x{value}-seed{DEFAULT_SEED}-v{VERSION}"
     folder = cache_folder() / "phantoms" / name
     made = "already made"

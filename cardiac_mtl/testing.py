@@ -26,15 +26,9 @@ from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.activations import FIGURES
 from cardiac_mtl.report.figures import curves, feature_maps, overlay
 from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
+from cardiac_mtl.report.layout import in_markdown
 from cardiac_mtl.report.loops import film, write_loop
-from cardiac_mtl.report.tables import (
-    class_summary,
-    in_markdown,
-    index_summary,
-    summary,
-    to_markdown,
-    to_text,
-)
+from cardiac_mtl.report.tables import class_summary, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map

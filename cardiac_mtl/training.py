@@ -272,11 +272,11 @@ class CardiacCLI(LightningCLI):
                 yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
             )
             self.datamodule.save_splits(self.run_directory / "splits.json")
+            self.identity = self._new_identity()
         else:
-            self.identity = before
             earlier = before.get("resumed", [])
             here = {**place._asdict(), "at": now(), "git_commit": provenance()["git_commit"]}
-            self._note(resumed=[*earlier, here])
+            self.identity = before | {"resumed": [*earlier, here]}
         self._note(status="running", precision=self.trainer.precision)
         self._note(wandb=describe(self.trainer.loggers, self.kept, self.identity))
         self._introduce()
@@ -374,22 +374,23 @@ class CardiacCLI(LightningCLI):
 
     def _note(self, **facts: Any) -> None:  # noqa: ANN401 - JSON values
         """Write `run.json` with new facts, from one process of however many."""
-        if not self.trainer.is_global_zero:
-            return
-        if not hasattr(self, "identity"):
-            data, seed = self.datamodule, self._config_of_command().seed_everything
-            self.identity = {
-                "run_id": self.run_directory.name,
-                "data": data.name_of(data.root),
-                "layout": data.layout,
-                "phantom": data.is_phantom,
-                "seed": seed,
-                "study": os.environ.get(GROUP),
-                **self.origin,
-                **provenance(self.command),
-            }
-        self.identity |= facts
-        write_identity(self.run_directory, self.identity)
+        if self.trainer.is_global_zero:
+            self.identity |= facts
+            write_identity(self.run_directory, self.identity)
+
+    def _new_identity(self) -> dict[str, Any]:
+        """Return what `run.json` holds from the start: whose run it is, and where it comes from."""
+        data = self.datamodule
+        return {
+            "run_id": self.run_directory.name,
+            "data": data.name_of(data.root),
+            "layout": data.layout,
+            "phantom": data.is_phantom,
+            "seed": self._config_of_command().seed_everything,
+            "study": os.environ.get(GROUP),
+            **self.origin,
+            **provenance(self.command),
+        }
 
     def _introduce(self) -> None:
         data, split = self.datamodule, self.datamodule.split

@@ -19,7 +19,7 @@ from scipy import ndimage
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
-from data_modules.findings import Finding, noticed, of_error
+from data_modules.findings import Finding, Severity, noticed, of_error
 
 ReadImage = Callable[[Case], sitk.Image]
 """How a data module reads the image of a case."""
@@ -144,9 +144,9 @@ def _mask_findings(mask: NDArray[np.int16], case: Case, *, may_be_empty: bool) -
 
 
 def _finding(
-    case: Case, severity: str, code: str, message: str, file: Path | None = None
+    case: Case, severity: Severity, code: str, message: str, file: Path | None = None
 ) -> Finding:
-    return Finding(severity, code, case.case_id, str(file or case.image[0]), message)  # type: ignore[arg-type]
+    return Finding(severity, code, case.case_id, str(file or case.image[0]), message)
 
 
 def _shown_slice(voxels: NDArray[np.float32], mask: NDArray[np.int16] | None) -> int:
@@ -173,7 +173,7 @@ def _shared_images(examined: Sequence[Examined]) -> list[Finding]:
             same = case.patient_id == first.patient_id
             whose = "the same patient" if same else f"patient {first.patient_id}"
             message = f"holds the same voxels as {first.case_id} of {whose}; keep one of the two"
-            severity = "warning" if same else "error"
+            severity: Severity = "warning" if same else "error"
             found.append(_finding(case, severity, "same_image", message))
     return found
 

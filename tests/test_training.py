@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.phantom_cohort import LAYOUTS
 from cardiac_mtl.prediction import Predictor
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
 from data_modules.stacom import StacomDataModule
@@ -282,8 +283,8 @@ def test_without_validation_patients_the_last_epoch_is_kept_and_said(
 
 
 def test_without_a_root_the_phantom_cohort_is_made_once_and_said(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("cardiac_mtl.phantom_cohort.DEFAULT_PATIENTS", 5)
-    monkeypatch.setattr("cardiac_mtl.phantom_cohort.DEFAULT_PHASES", 1)
+    few = LAYOUTS["lvsc"].kind._replace(default=(5, 1))
+    monkeypatch.setitem(LAYOUTS, "lvsc", LAYOUTS["lvsc"]._replace(kind=few))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     words = ["fit", "--config", "mtn_unet", *QUICK, "--run_root", str(tmp_path)]
     for made in ("made now", "already made"):

@@ -47,6 +47,12 @@ def refuse_other_tasks(weighting: Weighting, known: Collection[str]) -> None:
         )
 
 
+def of_two_classes(logits: Tensor) -> Tensor:
+    """Turn logits of one class (B, ...) into the probabilities of both (B, 2, ...), it second."""
+    second = logits.float().sigmoid()
+    return torch.stack([1 - second, second], dim=1)
+
+
 class Paper(LightningModule):
     """A system from one publication.
 

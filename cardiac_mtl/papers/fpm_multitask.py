@@ -28,7 +28,13 @@ from cardiac_mtl.networks.classifiers import CLASSIFIERS, Classifier
 from cardiac_mtl.networks.deeplab import DeepLabV3Plus
 from cardiac_mtl.networks.fpm import PARALLEL, SERIAL, FPMNet
 from cardiac_mtl.networks.unet import UNet
-from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory, refuse_other_tasks
+from cardiac_mtl.papers.base import (
+    OptimizerFactory,
+    Paper,
+    SchedulerFactory,
+    of_two_classes,
+    refuse_other_tasks,
+)
 from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, Weighting
 
@@ -101,11 +107,9 @@ class T1Tasks(Paper):
     def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:
         prediction: Prediction = {}
         if "mask" in outputs:
-            myocardium = outputs["mask"].float().sigmoid()
-            prediction["mask_prob"] = torch.stack([1 - myocardium, myocardium], dim=1)
+            prediction["mask_prob"] = of_two_classes(outputs["mask"])
         if "label" in outputs:
-            diseased = outputs["label"].float().sigmoid()
-            prediction["label_prob"] = torch.stack([1 - diseased, diseased], dim=1)
+            prediction["label_prob"] = of_two_classes(outputs["label"])
         return prediction
 
     @override

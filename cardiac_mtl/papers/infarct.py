@@ -18,7 +18,7 @@ from cardiac_mtl.losses import (
     wrapped,
 )
 from cardiac_mtl.metrics.shape import HALF_CIRCLE_DEG, INDEX_NAMES, ORIENTATION
-from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.papers.base import Paper, of_two_classes
 from cardiac_mtl.weighting import FixedWeighting, Weighting
 
 INFARCT: Final = 1
@@ -163,9 +163,8 @@ class InfarctTasks(Paper):
 
     @override
     def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:
-        infarct = outputs["mask"].float().sigmoid()
         return {
-            "mask_prob": torch.stack([1 - infarct, infarct], dim=1),
+            "mask_prob": of_two_classes(outputs["mask"]),
             "indices": self.scale.physical(outputs["indices"]),
         }
 

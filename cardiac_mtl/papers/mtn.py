@@ -33,7 +33,13 @@ from cardiac_mtl.networks.unet import (
     UNetTrunk,
     init_kaiming,
 )
-from cardiac_mtl.papers.base import OptimizerFactory, Paper, SchedulerFactory, refuse_other_tasks
+from cardiac_mtl.papers.base import (
+    OptimizerFactory,
+    Paper,
+    SchedulerFactory,
+    of_two_classes,
+    refuse_other_tasks,
+)
 from cardiac_mtl.papers.fused import fused
 from cardiac_mtl.postprocessing import largest_component
 from cardiac_mtl.weighting import UncertaintyWeighting, Weighting
@@ -142,8 +148,7 @@ class MTN(Paper):
     def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:
         prediction: Prediction = {}
         if "mask" in outputs:
-            foreground = outputs["mask"].float().sigmoid()
-            prediction["mask_prob"] = torch.stack([1 - foreground, foreground], dim=1)
+            prediction["mask_prob"] = of_two_classes(outputs["mask"])
         if "area" in outputs:
             prediction["indices"] = outputs["area"]
         return prediction

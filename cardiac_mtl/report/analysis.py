@@ -156,12 +156,9 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
             for phase, chosen in phases_of(of_label):
                 for measure in COMPARED:
                     one, two = (chosen[f"{measure}_{k}"].to_numpy(float) for k in (1, 2))
-                    gaps = (two - one)[np.isfinite(two - one)]
-                    if not len(gaps):
+                    known = np.isfinite(two - one)
+                    if not known.any():
                         continue
-                    patients = chosen["patient_id_1"].to_numpy()
-                    test = paired_test(two, one, clusters=patients)
-                    interval = bootstrap_mean(two - one, clusters=patients)
                     rows.append(
                         {
                             "first": first.name,
@@ -169,12 +166,8 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                             "label": label,
                             "phase": phase,
                             "measure": MEASURES[measure],
-                            "volumes": len(gaps),
-                            "patients": test.n,
-                            "difference": float(gaps.mean()),
-                            "low": interval.low,
-                            "high": interval.high,
-                            "p_wilcoxon": test.p_wilcoxon,
+                            "volumes": int(known.sum()),
+                            **difference(one, two, chosen["patient_id_1"]),
                             "p_ks": ks(one, two),
                         }
                     )
@@ -182,6 +175,30 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     if len(table):
         table.insert(11, "p_holm", holm(table["p_wilcoxon"].to_numpy(float)))
     return table
+
+
+def difference(first: np.ndarray, second: np.ndarray, patients: pd.Series) -> Row:
+    """Compare two methods on the same rows, of which one at least both have.
+
+    Args:
+        first: (N,), any unit, NaN where unknown.
+        second: (N,), same unit.
+        patients: (N,), whose each row is.
+
+    Returns:
+        Mean of second minus first with its 95 % interval by patients, and Wilcoxon's p on the
+        means of patients.
+    """
+    gaps, clusters = second - first, patients.to_numpy()
+    test = paired_test(second, first, clusters=clusters)
+    interval = bootstrap_mean(gaps, clusters=clusters)
+    return {
+        "patients": test.n,
+        "difference": float(gaps[np.isfinite(gaps)].mean()),
+        "low": interval.low,
+        "high": interval.high,
+        "p_wilcoxon": test.p_wilcoxon,
+    }
 
 
 def over_seeds(methods: Sequence[Method]) -> pd.DataFrame:

@@ -1,13 +1,15 @@
 """Rows of `indices.csv` to tables: errors of the seven infarct indices, tests between methods."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cardiac_mtl.metrics.shape import ERROR_NAMES
-from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, paired_test
+from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
+from cardiac_mtl.report.analysis import difference
 from cardiac_mtl.report.methods import Method, pairs_of
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
@@ -29,7 +31,7 @@ def index_errors_of(methods: Sequence[Method]) -> pd.DataFrame:
         counts of slices say how many are left.
     """
     rows = []
-    for method, name, source, column in _columns(methods):
+    for method, (name, source, column) in product(_measured(methods), _COLUMNS):
         known = method.indices[["patient_id", column]].dropna()
         errors = known[column].to_numpy(float)
         if not len(errors):
@@ -61,19 +63,15 @@ def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
         Wilcoxon's p on the means of patients, and the same by Holm over all rows.
     """
     rows: list[dict[str, Any]] = []
-    measured = [method for method in methods if len(method.indices)]
-    for first, second in pairs_of(measured):
+    for first, second in pairs_of(_measured(methods)):
         merged = first.indices.merge(
             second.indices, on=["case_id", "slice"], suffixes=("_1", "_2"), validate="1:1"
         )
-        patients = merged["patient_id_1"].to_numpy()
         for name, source, column in _COLUMNS:
             one, two = (merged[f"{column}_{k}"].to_numpy(float) for k in (1, 2))
             both = np.isfinite(two - one)
             if not both.any():
                 continue
-            test = paired_test(two, one, clusters=patients)
-            interval = bootstrap_mean(two - one, clusters=patients)
             rows.append(
                 {
                     "first": first.name,
@@ -81,11 +79,7 @@ def index_comparisons(methods: Sequence[Method]) -> pd.DataFrame:
                     "index": name,
                     "source": source,
                     "slices": int(both.sum()),
-                    "patients": test.n,
-                    "difference": float(np.nanmean(two - one)),
-                    "low": interval.low,
-                    "high": interval.high,
-                    "p_wilcoxon": test.p_wilcoxon,
+                    **difference(one, two, merged["patient_id_1"]),
                 }
             )
     table = pd.DataFrame(rows)
@@ -109,8 +103,6 @@ def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
     return wide.fillna("—").reset_index().rename_axis(columns=None)
 
 
-def _columns(methods: Sequence[Method]) -> Iterator[tuple[Method, str, str, str]]:
-    """Yield method, index, source and column of errors, where there are rows."""
-    for method in methods:
-        for column in _COLUMNS if len(method.indices) else ():
-            yield method, *column
+def _measured(methods: Sequence[Method]) -> list[Method]:
+    """Return the methods that have indices."""
+    return [method for method in methods if len(method.indices)]

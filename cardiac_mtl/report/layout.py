@@ -170,10 +170,14 @@ def with_interval(table: pd.DataFrame, value: str, low: str = "", high: str = ""
 
 def to_markdown(table: Table) -> str:
     """Return a table as Markdown, title above and caption below."""
-    head = [list(map(str, table.shown.columns)), ["---"] * table.shown.shape[1]]
-    cells = head + [[_escaped(cell) for cell in row] for row in table.shown.to_numpy().tolist()]
-    body = "\n".join("| " + " | ".join(row) + " |" for row in cells)
-    return f"**{table.title}**\n\n{body}\n\n{table.caption}\n"
+    return f"**{table.title}**\n\n{in_markdown(table.shown)}\n\n{table.caption}\n"
+
+
+def in_markdown(table: pd.DataFrame) -> str:
+    """Write a table of texts as Markdown."""
+    head = [list(map(str, table.columns)), ["---"] * table.shape[1]]
+    cells = head + [[_escaped(cell) for cell in row] for row in table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
 
 def to_latex(table: Table) -> str:

@@ -1,13 +1,12 @@
 """Rows to a table of results: counts of failures beside every mean."""
 
-from typing import Any
-
 import pandas as pd
 
 from cardiac_mtl.contracts import HONEST, UNLABELLED
 from cardiac_mtl.metrics.classification import confusion, roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.report.analysis import phases_of
+from cardiac_mtl.report.layout import in_markdown
 from cardiac_mtl.report.methods import in_words
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
@@ -114,13 +113,6 @@ def to_markdown(table: pd.DataFrame) -> str:
         return "\n".join([*_title(table), "", NOTHING, ""])
     body = in_markdown(_compact(table))
     return "\n".join([*_title(table), "", body, "", *_footer(table)]).rstrip() + "\n"
-
-
-def in_markdown(table: pd.DataFrame) -> str:
-    """Write a table of texts as Markdown."""
-    head: list[Any] = [list(table.columns), ["---"] * len(table.columns)]
-    lines = head + table.to_numpy().tolist()
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _protocol(protocols: pd.Series) -> str:

@@ -9,10 +9,9 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from cardiac_mtl import phantom_cohort
 from cardiac_mtl.contracts import SequenceStudy, SequenceVolume
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.phantom_cohort import default_cohort, write_cohort
+from cardiac_mtl.phantom_cohort import LAYOUTS, default_cohort, write_cohort
 from data_modules.findings import noticed
 from data_modules.mscmr_files import (
     SEQUENCES,
@@ -140,7 +139,8 @@ def test_a_cohort_of_phantoms_has_them(tmp_path):
 
 def test_the_default_cohort_is_small_and_said(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setitem(phantom_cohort.SMALL, phantom_cohort.SEQUENCES, (2, 8))
+    few = LAYOUTS["mscmr"].kind._replace(default=(2, 8))
+    monkeypatch.setitem(LAYOUTS, "mscmr", LAYOUTS["mscmr"]._replace(kind=few))
     folder = default_cohort("mscmr")
     assert "phantom cohort of 2 patients, made now" in capsys.readouterr().out
     assert len(find_cases(folder)) == 6

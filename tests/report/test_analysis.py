@@ -203,7 +203,7 @@ def test_all_patients_of_a_layout_may_be_those_of_the_paper(methods, protocol, e
     assert ("selected" in comparable(method, "mtn", "Table 1")) == (protocol == "honest")
 
 
-def test_every_row_of_paper_b_is_answered(methods):
+def test_every_row_of_mtn_is_answered(methods):
     answered = fidelity(methods)
     published = paper_values()
     wanted = published[published["experiment"].isin(["mtn_unet", "mtn_uncertainty"])]
@@ -223,7 +223,7 @@ def classified(fold, truth, probability):
     )
 
 
-def test_healthy_is_positive_in_the_rows_of_paper_d(methods):
+def test_healthy_is_positive_in_the_rows_of_fpm(methods):
     diseased = np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1])
     called = np.array([0.1, 0.2, 0.6, 0.9]), np.array([0.3, 0.4, 0.2, 0.8])
     identity = {**methods[0].runs[0].identity, "experiment": "fpm_multitask"}
@@ -244,7 +244,7 @@ def test_healthy_is_positive_in_the_rows_of_paper_d(methods):
     assert ours["auc value"] == pytest.approx((1 + 1 / 2) / 2)  # of each fold, then the mean
 
 
-def test_dice_and_psnr_of_paper_d_are_of_images(methods):
+def test_dice_and_psnr_of_fpm_are_of_images(methods):
     """A patient of three slices and one of one: the mean over volumes would be another."""
     slices = pd.DataFrame(
         {"patient_id": ["p0"] * 3 + ["p1"], "label": "myocardium", "dice": [0.9, 0.9, 0.9, 0.5],
