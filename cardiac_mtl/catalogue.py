@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from difflib import get_close_matches
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import yaml
 
 import cardiac_mtl
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.options import OptionParser
 
 SWEEPS = "sweeps"
 MOST_ALIASES = 20
@@ -108,8 +110,10 @@ def header(path: Path) -> dict[str, str]:
     return {pair[0]: pair[-1] for pair in comments}
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: ARG001 - the command has no options
+def run(arguments: Sequence[str]) -> int:
     """Print every experiment with paper, row, data and tasks, then the overlays."""
+    about = "Print the experiments, overlays, presets and sweeps that are shipped."
+    OptionParser(prog="cardiac-mtl list", description=about).parse_args(arguments[1:])
     for path in experiments():
         print(path.stem)
         for key, value in header(path).items():
@@ -125,5 +129,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: ARG001 - the command has no o
 
 
 def _first(path: Path) -> str:
-    """Return the comment that a file begins with."""
-    return path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+    """Return the comment that a file begins with, as one line."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("# "), lines)
+    return " ".join(line.removeprefix("# ") for line in comment)

@@ -17,7 +17,9 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         known = list(self._option_string_actions)
         words = [word for word in message.split() if word.startswith("--")]
-        near = get_close_matches(words[0], known, n=1) if "unrecognized" in message else []
+        near = (
+            get_close_matches(words[0], known, n=1) if words and "unrecognized" in message else []
+        )
         hint = f"did you mean {near[0]}?" if near else f"see `{self.prog} --help`"
         raise UserError(message, where=self.prog, fix=hint)
 

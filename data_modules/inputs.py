@@ -2,13 +2,21 @@
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cardiac_mtl.errors import UserError
 from data_modules import cine_table
 from data_modules.cases import Case
-from data_modules.manifest import TABLE, find_cases, split_frames
-from data_modules.readers import NIFTI, phases_in
+from data_modules.manifest import (
+    TABLE,
+    case_of,
+    find_cases,
+    read_table,
+    split_frames,
+    with_phases,
+)
+from data_modules.readers import NIFTI, phases_in, shape_of
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
 _MASK = re.compile(r".+_(?:mask|manual|gt|seg)\.nii(?:\.gz)?")
@@ -66,13 +74,22 @@ def find_masks(path: Path) -> list[Case]:
         UserError: there is nothing to read.
     """
     if path.suffix == ".csv" or (path / TABLE).is_file():
-        return find_cases(path)
+        return read_table(path, lambda row: _references(case_of(row)))
     files = sorted(f for f in path.iterdir() if f.name.endswith(NIFTI)) if path.is_dir() else []
     if not files:
         raise UserError(
             "neither cases.csv nor NIfTI masks", where=f"--reference {path}", fix="correct the path"
         )
     return [_of_mask(file) for file in files]
+
+
+def _references(case: Case) -> list[Case]:
+    """Return one case a phase, or one of a whole cine that has one mask, as of an infarct."""
+    if case.mask[:1] and case.mask[0] is not None and case.mask[0].name.endswith(NIFTI):
+        named, phases = with_phases(case)
+        if len(phases) > 1 and len(shape_of(case.mask[0])) == 3:
+            return [replace(named, image=())]
+    return split_frames(case)
 
 
 def _of_mask(file: Path) -> Case:

@@ -50,6 +50,14 @@ def test_list_shows_paper_row_data_and_tasks(capsys):
     assert [line.split()[0] for line in block] == ["paper", "row", "data", "tasks"]
     assert "presets/cpu_demo" in shown
     assert "data/manifest" in shown
+    assert "rows with an adversary want --model.pretrain_epochs 20 beside it\n" in shown
+
+
+def test_list_takes_no_words(capsys):
+    assert main(["list", "mutgan"]) == 2
+    assert (
+        "unrecognized arguments: mutgan; see `cardiac-mtl list --help`" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("inside", ["", "folder"])
@@ -71,3 +79,10 @@ def test_a_reader_that_has_read_enough_ends_it_quietly():
     started.stdout.close()
     assert started.stderr.read() == b""
     assert started.wait() == 128 + 13
+
+
+@pytest.mark.parametrize("command", ["check", "phantom"])
+def test_a_word_too_many_is_one_line(capsys, command):
+    words = {"check": ["--config", "manifest", "--data.root", "x"], "phantom": ["--out", "x"]}
+    assert main([command, *words[command], "extra"]) == 2
+    assert "unrecognized arguments: extra; see `cardiac-mtl" in capsys.readouterr().err

@@ -266,3 +266,19 @@ def test_indices_of_a_label_on_request(folders):
     assert set(pixels["case_id"]) == set(frame["case_id"])
     assert set(pixels["log_odds"]) == {-10, np.inf}
     assert evaluate(folders, "--indices", "scar") == 2
+
+
+def test_one_mask_of_a_cine_is_one_case(tmp_path):
+    infarct = (mask() == 1).astype(np.uint8)
+    for name in ("reference", "prediction"):
+        (tmp_path / name).mkdir()
+    save(tmp_path / "reference" / "m.nii.gz", infarct)
+    save(tmp_path / "prediction" / "a.nii.gz", infarct)
+    frames = np.zeros((*infarct.shape[::-1], 4), np.int16)
+    nib.save(nib.Nifti1Image(frames, np.eye(4)), tmp_path / "reference" / "cine.nii.gz")
+    table = "case_id,patient_id,image,mask\na,a,cine.nii.gz,m.nii.gz\n"
+    (tmp_path / "reference" / "cases.csv").write_text(table)
+    assert evaluate(tmp_path, "--labels", "infarct=1", "--indices", "infarct") == 0
+    assert rows(tmp_path)["case_id"].tolist() == ["a"]
+    assert rows(tmp_path)["dice"].tolist() == [1.0]
+    assert rows(tmp_path, "indices")["slice"].nunique() == 5
