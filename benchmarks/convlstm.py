@@ -19,7 +19,7 @@ from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.networks.convlstm import ConvLSTM, State
 from cardiac_mtl.networks.sfen import Generator, JointOutputs
-from cardiac_mtl.precision import native_bf16
+from cardiac_mtl.training.precision import native_bf16
 
 BATCH, FRAMES, SIDE = 4, 25, 64
 

@@ -22,7 +22,7 @@ from monai.transforms import Compose, EnsureTyped, NormalizeIntensityd, RandAffi
 
 from benchmarks.common import options_of, paired, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_files import write_cohort
 from data_modules.augment import Augmentation, transform
 from data_modules.stacom import StacomDataModule
 

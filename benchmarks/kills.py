@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.common import options_of, write
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_files import write_cohort
 from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS
 
 

@@ -26,7 +26,7 @@ from benchmarks.steps import SETTINGS, EachStep, as_published, narrow, paper_and
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
-from cardiac_mtl.precision import suited_precision
+from cardiac_mtl.training.precision import suited_precision
 
 EARLY, LATE = 50, 200
 """Steps between which nothing may be kept."""

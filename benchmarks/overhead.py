@@ -22,8 +22,8 @@ from cardiac_mtl.configuration import resolve_configs
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.papers.mtn import MTN
-from cardiac_mtl.phantom_cohort import write_cohort
-from cardiac_mtl.training import CardiacCLI
+from cardiac_mtl.phantom_files import write_cohort
+from cardiac_mtl.training.fit import CardiacCLI
 
 
 class TakeTurns(EachStep):

@@ -36,7 +36,7 @@ from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.precision import suited_precision
+from cardiac_mtl.training.precision import suited_precision
 
 GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED_MIB = {"cpu": 256, "cuda": 4096}

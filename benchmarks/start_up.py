@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from benchmarks.common import options_of, paired, spread, write
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_files import write_cohort
 
 _COMMAND = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
 _SAYS_WHEN = """

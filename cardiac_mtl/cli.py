@@ -8,22 +8,31 @@ from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 
-from cardiac_mtl import slurm
 from cardiac_mtl.errors import Stopped, UserError
+from cardiac_mtl.studies import slurm
 
 COMMANDS = {
-    "fit": ("cardiac_mtl.training", "train an experiment, into a run directory of its own"),
-    "validate": ("cardiac_mtl.training", "score a run on its validation patients"),
-    "test": ("cardiac_mtl.training", "score a run on its test patients: rows, table, pictures"),
-    "predict": ("cardiac_mtl.prediction", "write masks and indices for any images"),
-    "cv": ("cardiac_mtl.crossval", "every fold and seed of one or several experiments, reported"),
-    "evaluate": ("cardiac_mtl.mask_scoring", "score masks of any tool into the same rows"),
-    "report": ("cardiac_mtl.reporting", "tables, figures and one page from any number of runs"),
+    "fit": ("cardiac_mtl.training.fit", "train an experiment, into a run directory of its own"),
+    "validate": ("cardiac_mtl.training.fit", "score a run on its validation patients"),
+    "test": ("cardiac_mtl.training.fit", "score a run on its test patients: rows, table, pictures"),
+    "predict": ("cardiac_mtl.commands.predict", "write masks and indices for any images"),
+    "cv": (
+        "cardiac_mtl.studies.crossval",
+        "every fold and seed of one or several experiments, reported",
+    ),
+    "evaluate": ("cardiac_mtl.commands.evaluate", "score masks of any tool into the same rows"),
+    "report": (
+        "cardiac_mtl.commands.report",
+        "tables, figures and one page from any number of runs",
+    ),
     "list": ("cardiac_mtl.catalogue", "list the experiments, data sets and presets"),
-    "phantom": ("cardiac_mtl.phantom_cohort", "write a cohort of phantom hearts to disk"),
-    "cache": ("cardiac_mtl.cache_command", "list or clear what was prepared"),
-    "audit": ("cardiac_mtl.audit", "prove or refute the protocol of a run, a line a claim"),
-    "check": ("cardiac_mtl.data_check", "read every file of a data set and name what is wrong"),
+    "phantom": ("cardiac_mtl.commands.phantom", "write a cohort of phantom hearts to disk"),
+    "cache": ("cardiac_mtl.commands.cache", "list or clear what was prepared"),
+    "audit": (
+        "cardiac_mtl.commands.audit",
+        "prove or refute the protocol of a run, a line a claim",
+    ),
+    "check": ("cardiac_mtl.commands.check", "read every file of a data set and name what is wrong"),
 }
 
 

@@ -17,7 +17,7 @@ from typing_extensions import override
 from cardiac_mtl.catalogue import find_config, read_yaml
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.phantom_cohort import default_cohort
+from cardiac_mtl.phantom_files import default_cohort
 from cardiac_mtl.runs import CONFIG, find_run
 from data_modules.base import CardiacDataModule
 

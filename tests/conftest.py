@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from cardiac_mtl.catalogue import experiments, find_config, read_yaml
 from cardiac_mtl.contracts import CineStudy
-from cardiac_mtl.phantom_cohort import LAYOUTS, write_cohort
+from cardiac_mtl.phantom_files import LAYOUTS, write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort
 
 
@@ -42,8 +42,10 @@ def leaving_pictures_empty():
 
     with pytest.MonkeyPatch.context() as patch:
         for name in ("overlay", "curves", "feature_maps", "write_loop"):
-            patch.setattr(f"cardiac_mtl.testing.{name}", lambda path, *_, **__: path.touch())
-        patch.setattr("cardiac_mtl.reporting.save", leave_empty)
+            patch.setattr(
+                f"cardiac_mtl.training.outputs.{name}", lambda path, *_, **__: path.touch()
+            )
+        patch.setattr("cardiac_mtl.commands.report.save", leave_empty)
         yield
 
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 
 from cardiac_mtl.contracts import SequenceStudy, SequenceVolume
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.phantom_cohort import LAYOUTS, default_cohort, write_cohort
+from cardiac_mtl.phantom_files import LAYOUTS, default_cohort, write_cohort
 from data_modules.findings import noticed
 from data_modules.mscmr_files import (
     SEQUENCES,

@@ -17,7 +17,7 @@ from cardiac_mtl.cli import main
 from cardiac_mtl.contracts import T1Study
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.phantom_cohort import write_cohort
+from cardiac_mtl.phantom_files import write_cohort
 from data_modules.cases import Case
 from data_modules.findings import noticed
 from data_modules.geometry import prepare_mask, restore

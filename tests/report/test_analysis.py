@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.metrics.statistics import ks
 from cardiac_mtl.report import analysis
 from cardiac_mtl.report.fidelity import comparable, fidelity, paper_values
 from cardiac_mtl.report.layout import headline_shown
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.reporting import read_methods
 
 
 @pytest.fixture(scope="module")

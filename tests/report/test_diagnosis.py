@@ -9,6 +9,7 @@ from matplotlib.colors import to_rgba
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, roc_auc_score
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.commands.report import read_methods, read_run, variants_of
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import with_calls
 from cardiac_mtl.report import diagnosis
@@ -23,7 +24,6 @@ from cardiac_mtl.report.mask_errors import (
 )
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.sweep import by_weight, sweep_shown, weight_curves
-from cardiac_mtl.reporting import read_methods, read_run, variants_of
 
 NAMES = ("healthy", "diseased")
 NOTHING = pd.DataFrame({"patient_id": [], "label": [], "case_id": [], "dice": []})

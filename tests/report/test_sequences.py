@@ -8,13 +8,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
 from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.figures import CLASS_COLOURS
 from cardiac_mtl.report.gallery import write_gallery
 from cardiac_mtl.report.sequences import Slice, middle, of_methods, of_sequences, side_by_side
-from cardiac_mtl.reporting import read_methods
 
 NAMES = ("LV", "myocardium", "RV")
 

@@ -1,8 +1,8 @@
 """The runs of a study, each a job: what it is, how it stands, and the process that does it.
 
 The ledger of a study, `<run_root>/cv/<study>/`, holds `study.json` with all jobs, and of each job
-a file with its state and a log. A job is done by `python -m cardiac_mtl.study LEDGER NAME`, here
-or on any node that sees the ledger; a job whose process is gone counts as lost.
+a file with its state and a log. A job is done by `python -m cardiac_mtl.studies.job LEDGER NAME`,
+here or on any node that sees the ledger; a job whose process is gone counts as lost.
 """
 
 import json
@@ -20,11 +20,11 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from cardiac_mtl import slurm
 from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import Stopped, UserError
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, write_whole
+from cardiac_mtl.studies import slurm
 
 FINISHED, RUNNING, QUEUED, STOPPED = "finished", "running", "queued", "stopped"
 FAILED, LOST, WAITING = "failed", "lost", "waiting"
@@ -166,15 +166,15 @@ def _work(job: Job) -> int:
 
 
 def _fit(words: Sequence[str], announce: Callable[[Path], None] | None) -> int:
-    from cardiac_mtl import training  # noqa: PLC0415 - the parent needs no torch
+    from cardiac_mtl.training import fit  # noqa: PLC0415 - the parent needs no torch
 
-    return training.run(["fit", *words], announce)
+    return fit.run(["fit", *words], announce)
 
 
 def _test(run_directory: str) -> None:
-    from cardiac_mtl import training  # noqa: PLC0415 - the parent needs no torch
+    from cardiac_mtl.training import fit  # noqa: PLC0415 - the parent needs no torch
 
-    training.run(["test", "--run", run_directory])
+    fit.run(["test", "--run", run_directory])
 
 
 def table(jobs: Sequence[Job]) -> str:

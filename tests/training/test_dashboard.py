@@ -24,9 +24,9 @@ from wandb.sdk.launch.sweeps.utils import (
 
 from cardiac_mtl.catalogue import sweeps
 from cardiac_mtl.cli import main
-from cardiac_mtl.dashboard import public, settle_loggers, write_offline_run
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import IDENTITY
+from cardiac_mtl.training.dashboard import public, settle_loggers, write_offline_run
 
 BLOCK = 32768
 

@@ -1,16 +1,14 @@
-"""Phantom hearts on disk: `cardiac-mtl phantom`, and the data of a run that was given none."""
+"""Phantom hearts on disk, in the layouts of the data sets, for runs that are given no data too."""
 
-import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.options import OptionParser, positive, seed
 from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
 from cardiac_mtl.phantoms.sequences import make_sequence_cohort
 from cardiac_mtl.phantoms.t1 import make_t1_cohort
@@ -40,10 +38,6 @@ CINES: Final = Kind("phases", 20, 20, default=(20, 8))
 # of the default: five patients with all references, four with those of C0 and T2, three with none
 SEQUENCES: Final = Kind("scale", 1, mscmr_files.PATIENTS, default=(12, 2))
 MAPS: Final = Kind("scale", 1, 42, default=(42, 1))  # five of them diseased: one a fold
-
-
-MOST_SCALE: Final = 32
-"""Leaves a T1 map 8 x 7 pixels: none would be left at 300."""
 
 
 class Layout(NamedTuple):
@@ -106,48 +100,3 @@ def default_cohort(layout: str) -> Path:
         made = "made now"
     say(f"no --data.root: phantom cohort of {patients} patients, {made}, in {folder}")
     return folder
-
-
-def run(arguments: Sequence[str]) -> int:
-    """Write a cohort as the command line asks."""
-    parser = OptionParser(
-        prog="cardiac-mtl phantom",
-        description="Write phantom short-axis studies, with their exact volumes and areas.",
-    )
-    parser.add_argument(
-        "--layout", choices=sorted(LAYOUTS), default="lvsc", help="files as in [lvsc]"
-    )
-    parser.add_argument("--patients", type=positive, help="how many [20; of mscmr 45, of t1 42]")
-    parser.add_argument("--phases", type=positive, help="phases of each cine [20]")
-    parser.add_argument("--scale", type=positive, help="divide the matrices of mscmr, t1 [1]")
-    parser.add_argument(
-        "--seed", type=seed, default=DEFAULT_SEED, help="same seed, same cohort [0]"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="new folder")
-    options = parser.parse_args(arguments[1:])
-    kind = LAYOUTS[options.layout].kind
-    patients = options.patients or kind.patients
-    value = _detail(options, kind)
-    write_cohort(options.layout, options.out, patients, options.seed, **{kind.detail: value})
-    say(f"{patients} patients, {kind.detail} {value}: {options.out}")
-    return 0
-
-
-def _detail(options: argparse.Namespace, kind: Kind) -> int:
-    """Return the value of the option that the layout has, and refuse the one that it lacks."""
-    for other in (CINES, SEQUENCES):
-        value: int | None = getattr(options, other.detail)
-        if other.detail != kind.detail and value is not None:
-            raise UserError(
-                f"layout {options.layout} has no {other.detail}",
-                where=f"--{other.detail} {value}",
-                fix="leave it out",
-            )
-    given: int | None = getattr(options, kind.detail)
-    if kind.detail == SEQUENCES.detail and (given or 0) > MOST_SCALE:
-        raise UserError(
-            "leaves too few pixels of a heart",
-            where=f"--scale {given}",
-            fix=f"give at most {MOST_SCALE}",
-        )
-    return given or kind.usual

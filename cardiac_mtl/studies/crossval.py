@@ -20,12 +20,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cardiac_mtl import slurm
 from cardiac_mtl.catalogue import find_config
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.study import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
+from cardiac_mtl.studies import slurm
+from cardiac_mtl.studies.job import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
 
 _POLL_SECONDS = 0.2
 _POLL_QUEUE_SECONDS = 2
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     states = [job.state() for job in jobs]
     runs = [state["run"] for state in states if state["state"] == FINISHED]
     if runs:
-        from cardiac_mtl.reporting import run as report  # noqa: PLC0415 - draws, so imports much
+        from cardiac_mtl.commands.report import run as report  # noqa: PLC0415 - draws, so imports much
 
         report(["report", *runs, "--output", str(ledger / "report")])
     return 0 if len(runs) == len(jobs) else 1
@@ -194,7 +194,7 @@ def _stop(*_: object) -> None:
 def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "cardiac_mtl.study", str(job.ledger), job.name],
+            [sys.executable, "-m", "cardiac_mtl.studies.job", str(job.ledger), job.name],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.report import analysis
-from cardiac_mtl.reporting import read_methods
 
 
 def table(report, name):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.postprocessing import closed_then_opened
-from cardiac_mtl.prediction import Predictor
 from data_modules.geometry import PreparedInput
 
 

@@ -32,7 +32,7 @@ cd {folder}
 export WANDB_RUN_GROUP=${{WANDB_RUN_GROUP:-{study}}}
 [ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=1 --output={log}/"$job".log --open-mode=append \\
-  {python} -m cardiac_mtl.study {ledger} "$job"
+  {python} -m cardiac_mtl.studies.job {ledger} "$job"
 """
 
 NOTICE_SECONDS = 60

@@ -16,13 +16,13 @@ from filelock import FileLock
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS, PROVENANCE
-from cardiac_mtl.training import CardiacCLI
+from cardiac_mtl.training.fit import CardiacCLI
+from cardiac_mtl.training.metrics_csv import RunMetrics
 
 # killed processes are forked from one that has imported everything and computed nothing
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["cardiac_mtl.training"])
+processes.set_forkserver_preload(["cardiac_mtl.training.fit"])
 
 EPOCHS = 3
 SOME = ["--config", "debug", "--trainer.accelerator", "cpu", "--data.num_folds", "3"]

@@ -10,8 +10,8 @@ import pytest
 import SimpleITK as sitk
 
 from cardiac_mtl.cli import main
+from cardiac_mtl.commands.evaluate import read_labels
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.mask_scoring import read_labels
 
 
 def mask(shift=0, slices=5):
@@ -160,7 +160,7 @@ def test_a_table_of_the_user_is_never_written_over(folders, capsys):
 
 def test_a_folder_that_cannot_be_is_told_before_anything_is_scored(folders, capsys, monkeypatch):
     (folders / "out").touch()
-    monkeypatch.setattr("cardiac_mtl.mask_scoring.parallel_map", None)
+    monkeypatch.setattr("cardiac_mtl.commands.evaluate.parallel_map", None)
     assert evaluate(folders) == 2
     assert (
         f"cardiac-mtl: {folders / 'out'}: File exists; check this path" in capsys.readouterr().err

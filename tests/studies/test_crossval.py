@@ -16,15 +16,15 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
-from cardiac_mtl import slurm
 from cardiac_mtl.cli import main
-from cardiac_mtl.crossval import plan
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.study import LOST, RUNNING, STOPPED, WAITING, Job, table
+from cardiac_mtl.studies import slurm
+from cardiac_mtl.studies.crossval import plan
+from cardiac_mtl.studies.job import LOST, RUNNING, STOPPED, WAITING, Job, table
 
 # jobs are forked from a process that has imported everything and computed nothing
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["cardiac_mtl.training"])
+processes.set_forkserver_preload(["cardiac_mtl.training.fit"])
 HELPER = Path(__file__).with_name("forked_job.py")
 
 
@@ -53,7 +53,7 @@ def fork(job, _):
 def study(hearts, without_pictures, tmp_path_factory):
     root = tmp_path_factory.mktemp("study") / "runs"
     with pytest.MonkeyPatch.context() as patch, without_pictures():
-        patch.setattr("cardiac_mtl.crossval._start", fork)
+        patch.setattr("cardiac_mtl.studies.crossval._start", fork)
         assert main(words(hearts, root, "--jobs", "2")) == 0
     (ledger,) = (root / "cv").iterdir()
     return root, ledger
@@ -79,7 +79,7 @@ def test_what_is_finished_is_not_run_again_and_what_is_lost_is(study, hearts, ca
     """The lost job is trained and tested in a fresh process, as users have it."""
     root, ledger = study
     reported = []
-    monkeypatch.setattr("cardiac_mtl.reporting.run", reported.append)
+    monkeypatch.setattr("cardiac_mtl.commands.report.run", reported.append)
     path = next(iter(sorted(ledger.glob("*-fold*.json"))))
     lost = json.loads(path.read_text()) | {"state": RUNNING}
     path.write_text(json.dumps(lost))  # as a killed process leaves it: nobody holds the lock
@@ -113,7 +113,7 @@ def test_another_configuration_is_another_study(hearts, tmp_path):
 
 
 def test_a_job_that_fails_says_why_and_the_others_go_on(tmp_path, hearts, capsys, monkeypatch):
-    monkeypatch.setattr("cardiac_mtl.crossval._start", fork)
+    monkeypatch.setattr("cardiac_mtl.studies.crossval._start", fork)
     more = ["--data.val_fraction", "0.9"]
     assert main(words(hearts, tmp_path, "--jobs", "2", *more, experiments="mtn_unet")) == 1
     shown = capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_two_at_one_study_are_one_too_many(tmp_path):
     with FileLock(job.ledger / ".study.lock"):
         code = f"""
 import sys
-from cardiac_mtl import slurm
+from cardiac_mtl.studies import slurm
 from cardiac_mtl.cli import main
 sys.exit(main(["cv", "--config", "mtn_unet", "--folds", "2", "--run_root", {str(tmp_path)!r}]))
 """
@@ -161,7 +161,7 @@ def test_a_job_whose_process_was_killed_is_lost(tmp_path):
     code = f"""
 import time
 from pathlib import Path
-from cardiac_mtl.study import RUNNING, Job
+from cardiac_mtl.studies.job import RUNNING, Job
 job = Job(Path({str(tmp_path)!r}), "mtn_unet", 0, 0, ())
 with job.lock:
     job.write(state=RUNNING)
@@ -206,7 +206,7 @@ def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
 
 
 def test_what_looks_after_runs_imports_no_torch():
-    code = "import sys, cardiac_mtl.crossval; sys.exit('torch' in sys.modules)"
+    code = "import sys, cardiac_mtl.studies.crossval; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

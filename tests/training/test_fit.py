@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from cardiac_mtl.cli import main
-from cardiac_mtl.phantom_cohort import LAYOUTS
-from cardiac_mtl.prediction import Predictor
+from cardiac_mtl.commands.predict import Predictor
+from cardiac_mtl.phantom_files import LAYOUTS
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
 from data_modules.stacom import StacomDataModule
 
@@ -124,7 +124,7 @@ def test_what_to_do_next_can_be_pasted_and_pictures_hide_no_table(
     assert fit(hearts, tmp_path / "my runs", "--config", "manifest") == 0
     words = shlex.split(capsys.readouterr().out.splitlines()[-1])
     assert words[:3] == ["next:", "cardiac-mtl", "test"]
-    monkeypatch.setattr("cardiac_mtl.testing._MOST_NAMED", 1)
+    monkeypatch.setattr("cardiac_mtl.training.outputs._MOST_NAMED", 1)
     assert main(words[2:]) == 0
     *_, pictures, last = capsys.readouterr().out.splitlines()
     assert pictures.endswith(f"pictures in {words[-1]}/figures")
@@ -168,7 +168,7 @@ def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_predict_computes_as_the_network_was_trained(run, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr("cardiac_mtl.precision.native_bf16", lambda: True)
+    monkeypatch.setattr("cardiac_mtl.training.precision.native_bf16", lambda: True)
     copied = shutil.copytree(run, tmp_path / "run")
     identity = json.loads((run / IDENTITY).read_text()) | {"precision": precision}
     (copied / IDENTITY).write_text(json.dumps(identity))

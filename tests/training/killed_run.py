@@ -8,8 +8,8 @@ import torch
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.resume import StopOnSignal, WholeFiles
-from cardiac_mtl.run_metrics import RunMetrics
+from cardiac_mtl.training.metrics_csv import RunMetrics
+from cardiac_mtl.training.resume import StopOnSignal, WholeFiles
 
 
 def at_call(number, before=None):

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pandas as pd
 
-from cardiac_mtl.diagnosis import called, choose_threshold
+from cardiac_mtl.training.thresholds import called, choose_threshold
 
 
 def test_where_no_patient_validates_the_threshold_is_one_half(tmp_path, capsys):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cardiac_mtl.precision import as_trained, suited_precision
+from cardiac_mtl.training.precision import as_trained, suited_precision
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from typing_extensions import override
 
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
-from cardiac_mtl.diagnosis import called, draw_activations
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
@@ -30,6 +29,7 @@ from cardiac_mtl.report.layout import in_markdown
 from cardiac_mtl.report.loops import film, write_loop
 from cardiac_mtl.report.tables import class_summary, index_summary, summary, to_markdown, to_text
 from cardiac_mtl.runs import METRICS
+from cardiac_mtl.training.thresholds import called, draw_activations
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
 

@@ -30,15 +30,9 @@ from cardiac_mtl.configuration import (
 )
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC, UNLABELLED
-from cardiac_mtl.dashboard import GROUP, Examples, describe, settle_loggers, write_offline_run
-from cardiac_mtl.diagnosis import choose_threshold
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.precision import on_gpu, suited_precision
-from cardiac_mtl.progress import progress
-from cardiac_mtl.resume import Place, SeedSteps, StopOnSignal, claim, place_of, plugins
-from cardiac_mtl.run_metrics import RunMetrics
 from cardiac_mtl.runs import (
     BEST,
     CONFIG,
@@ -55,13 +49,25 @@ from cardiac_mtl.runs import (
     run_directory,
     write_identity,
 )
-from cardiac_mtl.selection import (
+from cardiac_mtl.training.dashboard import (
+    GROUP,
+    Examples,
+    describe,
+    settle_loggers,
+    write_offline_run,
+)
+from cardiac_mtl.training.metrics_csv import RunMetrics
+from cardiac_mtl.training.outputs import TestOutputs
+from cardiac_mtl.training.precision import on_gpu, suited_precision
+from cardiac_mtl.training.progress import progress
+from cardiac_mtl.training.resume import Place, SeedSteps, StopOnSignal, claim, place_of, plugins
+from cardiac_mtl.training.selection import (
     Provenance,
     best_checkpoint,
     last_checkpoint,
     refuse_dishonest_monitor,
 )
-from cardiac_mtl.testing import TestOutputs
+from cardiac_mtl.training.thresholds import choose_threshold
 from data_modules.base import CardiacDataModule
 
 

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from cardiac_mtl import audit as audits
 from cardiac_mtl.cli import main
+from cardiac_mtl.commands import audit as audits
 from cardiac_mtl.runs import BEST, IDENTITY
 from data_modules import manifest
 from data_modules.splits import Split

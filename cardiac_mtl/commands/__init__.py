@@ -1,0 +1,1 @@
+"""Sub-commands that neither train nor run a study, one a module, each with its `run`."""
