@@ -16,8 +16,6 @@ from lightning.pytorch.loggers import Logger
 from torch import distributed
 from typing_extensions import override
 
-import cardiac_mtl
-import data_modules
 from cardiac_mtl.configuration import (
     OneLineParser,
     data_class,
@@ -29,7 +27,7 @@ from cardiac_mtl.configuration import (
     words_of_run,
 )
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
-from cardiac_mtl.contracts import HONEST, OPTIMISTIC, UNLABELLED
+from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
@@ -60,6 +58,12 @@ from cardiac_mtl.training.metrics_csv import RunMetrics
 from cardiac_mtl.training.outputs import TestOutputs
 from cardiac_mtl.training.precision import on_gpu, suited_precision
 from cardiac_mtl.training.progress import progress
+from cardiac_mtl.training.refusals import (
+    refuse_impossible,
+    refuse_other_labels,
+    refuse_shadowed_package,
+    refuse_unannotated,
+)
 from cardiac_mtl.training.resume import Place, SeedSteps, StopOnSignal, claim, place_of, plugins
 from cardiac_mtl.training.selection import (
     Provenance,
@@ -78,7 +82,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
         arguments: the command and its options.
         announce: told the run directory once `fit` has made it.
     """
-    _refuse_shadowed_package()
+    refuse_shadowed_package()
     keep_freed_memory()
     leave_imports_to_rest()
     quiet_libraries()
@@ -165,16 +169,7 @@ class CardiacCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         # Lightning's own warns that sys.argv differs from what `--run` stands for
         self.config = parser.parse_args(args)
-        settings = self.config[self.command_name]
-        model = settings.model.get("init_args") or {}
-        for key, value, least in (
-            ("seed_everything", settings.seed_everything, 0),
-            ("model.width", model.get("width", 1), 1),
-        ):
-            if not least <= value < 1 << 32:
-                raise UserError(f"{value}", where=key, fix=f"give {least} to 4294967295")
-        if settings.trainer.max_epochs == 0:
-            raise UserError("0", where="trainer.max_epochs", fix="give 1 or more")
+        refuse_impossible(self.config[self.command_name])
 
     @override
     def _parse_ckpt_path(self) -> None:
@@ -346,15 +341,9 @@ class CardiacCLI(LightningCLI):
 
     def _set_up_data(self, stage: str) -> None:
         self.datamodule.setup(stage)
-        wanted, declared = self.model.label_names, tuple(self.datamodule.labels)
-        if wanted and wanted != declared:
-            raise UserError(
-                f"declares {', '.join(declared)}; {self.model.title} wants {', '.join(wanted)}",
-                where="data",
-                fix="choose a data set that `cardiac-mtl list` names for the experiment",
-            )
+        refuse_other_labels(self.model, self.datamodule)
         if stage == "fit":
-            _refuse_unannotated(self.model, self.datamodule)
+            refuse_unannotated(self.model, self.datamodule)
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand == "test":
@@ -417,34 +406,3 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
-
-
-def _refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
-    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
-    parts = {"training": data.training_patients}
-    if data.selection_part != "none":
-        parts["validation"] = getattr(data.split, data.selection_part)
-    for part, patients in parts.items():
-        cases = [case for case in data.cases if case.patient_id in patients]
-        found = {
-            "mask": any(any(case.mask) or case.transferred for case in cases),
-            "label": any(case.label != UNLABELLED for case in cases),
-        }
-        wanted = {"mask": model.label_names or not model.class_names, "label": model.class_names}
-        for kind, needed in wanted.items():
-            if needed and not found[kind]:
-                raise UserError(
-                    f"no {part} patient of fold {data.fold} has a {kind}",
-                    where=f"data.root {data.root}",
-                    fix=f"give {kind}s (column `{kind}` of a cases.csv), or choose another fold",
-                )
-
-
-def _refuse_shadowed_package() -> None:
-    ours, found = Path(cardiac_mtl.__file__).parents[1], Path(data_modules.__file__).parents[1]
-    if ours != found:
-        raise UserError(
-            "another package named data_modules hides ours",
-            where=str(found),
-            fix="run from another folder, or set PYTHONSAFEPATH=1",
-        )

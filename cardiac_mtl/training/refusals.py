@@ -1,0 +1,71 @@
+"""What cannot be trained or scored, told before anything is written."""
+
+from pathlib import Path
+
+from jsonargparse import Namespace
+
+import cardiac_mtl
+import data_modules
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.errors import UserError
+from cardiac_mtl.papers.base import Paper
+from data_modules.base import CardiacDataModule
+
+_NUMBERS = 1 << 32
+"""Of seeds, and of features: what Lightning and torch take."""
+
+
+def refuse_impossible(settings: Namespace) -> None:
+    """Refuse a seed, a width or a number of epochs that cannot be."""
+    model = settings.model.get("init_args") or {}
+    for key, value, least in (
+        ("seed_everything", settings.seed_everything, 0),
+        ("model.width", model.get("width", 1), 1),
+    ):
+        if not least <= value < _NUMBERS:
+            raise UserError(f"{value}", where=key, fix=f"give {least} to {_NUMBERS - 1}")
+    if settings.trainer.max_epochs == 0:
+        raise UserError("0", where="trainer.max_epochs", fix="give 1 or more")
+
+
+def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse data whose masks have other labels than the paper predicts."""
+    wanted, declared = model.label_names, tuple(data.labels)
+    if wanted and wanted != declared:
+        raise UserError(
+            f"declares {', '.join(declared)}; {model.title} wants {', '.join(wanted)}",
+            where="data",
+            fix="choose a data set that `cardiac-mtl list` names for the experiment",
+        )
+
+
+def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
+    parts = {"training": data.training_patients}
+    if data.selection_part != "none":
+        parts["validation"] = getattr(data.split, data.selection_part)
+    for part, patients in parts.items():
+        cases = [case for case in data.cases if case.patient_id in patients]
+        found = {
+            "mask": any(any(case.mask) or case.transferred for case in cases),
+            "label": any(case.label != UNLABELLED for case in cases),
+        }
+        wanted = {"mask": model.label_names or not model.class_names, "label": model.class_names}
+        for kind, needed in wanted.items():
+            if needed and not found[kind]:
+                raise UserError(
+                    f"no {part} patient of fold {data.fold} has a {kind}",
+                    where=f"data.root {data.root}",
+                    fix=f"give {kind}s (column `{kind}` of a cases.csv), or choose another fold",
+                )
+
+
+def refuse_shadowed_package() -> None:
+    """Refuse to run beside another `data_modules`."""
+    ours, found = Path(cardiac_mtl.__file__).parents[1], Path(data_modules.__file__).parents[1]
+    if ours != found:
+        raise UserError(
+            "another package named data_modules hides ours",
+            where=str(found),
+            fix="run from another folder, or set PYTHONSAFEPATH=1",
+        )
