@@ -395,6 +395,8 @@ class CardiacCLI(LightningCLI):
             f"fold {data.fold} of {len(data.splits)}: {len(split.train)} patients train, "
             f"{len(split.val)} validate, {len(split.test)} test"
         )
+        if self.trainer.world_size > 1:
+            say(f"{self.trainer.world_size} processes share the training slices")
         if self.protocol == OPTIMISTIC:
             say("paper protocol: the checkpoint is selected on the test patients; optimistic")
         say(f"run directory: {self.run_directory}")
