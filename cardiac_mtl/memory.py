@@ -4,22 +4,22 @@ import ctypes
 import gc
 import sys
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 def keep_freed_memory() -> None:
     """Have glibc keep freed memory for the next batch in place of giving it back each time.
 
     Tensors of some megabytes would otherwise be mapped, zeroed page by page and unmapped at every
-    step: a third of the time of augmentation on the CPU (`benchmarks/input_pipeline.py`). Nothing
-    happens where the C library is another.
+    step: a third of the time of augmentation on the CPU (`benchmarks/input_pipeline.py`), a tenth
+    of a step of MuTGAN (`benchmarks/convlstm.py`). Nothing happens where the C library is another.
     """
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_M_TRIM_THRESHOLD, 128 << 20)
-        mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        mallopt(_M_TRIM_THRESHOLD, -1)
+        mallopt(_M_MMAP_MAX, 0)
 
 
 def leave_imports_to_rest() -> None:

@@ -3,8 +3,11 @@
 Source: Shi et al., NeurIPS 2015, without peepholes, as Xu et al. (MuTGAN), eq. 2, write it.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
 
 from cardiac_mtl.errors import UserError
@@ -12,14 +15,14 @@ from cardiac_mtl.errors import UserError
 State = tuple[Tensor, Tensor]
 """Hidden state and cell, both (B, hidden, H, W)."""
 
+_through_sigmoid = torch.ops.aten.sigmoid_backward
+_through_tanh = torch.ops.aten.tanh_backward
+
 
 class ConvLSTM(nn.Module):
     """One layer; the gates are i, f, o, g.
 
-    The convolution of the input is done for all frames at once; only that of the hidden state,
-    which waits for the frame before, goes frame by frame. The sum is that of one convolution of
-    both, as cells are usually written. Channels lie last in memory: convolutions of few channels
-    are faster so. Weights start as those of Keras do [inferred].
+    Weights start as those of Keras do [inferred].
 
     Args:
         in_channels: channels of the input.
@@ -62,36 +65,142 @@ class ConvLSTM(nn.Module):
         if state is None:
             zeros = frames.new_zeros(len(frames), self.hidden, *frames.shape[3:])
             state = zeros, zeros
-        hidden, cell = (_channels_last(part.to(frames.dtype)) for part in state)
-        count, _, length = frames.shape[:3]
-        flat = frames.permute(2, 0, 3, 4, 1).contiguous().flatten(0, 1).permute(0, 3, 1, 2)
-        seen = self.input(flat).unflatten(0, (length, count))
-        weight = _channels_last(self.recurrent.weight)
-        states = []
-        for gates in seen.unbind(0):
-            hidden, cell = self.step(gates, hidden, cell, weight)
-            states.append(hidden.permute(0, 2, 3, 1))
-        stacked = torch.stack(states)
-        if stacked.requires_grad:  # else every step's gradient takes the layout of what follows
-            stacked.register_hook(lambda given: None if given is None else given.contiguous())
-        return stacked.permute(1, 4, 0, 2, 3), (hidden, cell)
+        hidden, cell = (part.to(frames.dtype).permute(0, 2, 3, 1) for part in state)
+        weight = torch.cat([self.input.weight, self.recurrent.weight], dim=1)
+        states, last = Recurrence.apply(  # type: ignore[no-untyped-call]
+            frames.permute(2, 0, 3, 4, 1), weight, self.input.bias, hidden, cell
+        )
+        end = states[-1].permute(0, 3, 1, 2), last.permute(0, 3, 1, 2)
+        return states.permute(1, 4, 0, 2, 3), end
+
+
+class Recurrence(torch.autograd.Function):
+    """A ConvLSTM from the first frame to the last, with its gradient written out.
+
+    Frame and hidden state lie side by side in memory and are convolved together. Channels lie last,
+    as convolutions want it; the gates lie apart, as their non-linearities do. What is kept for the
+    gradient is written where it is kept, and the gradient of the weights is one convolution over
+    all frames (`benchmarks/convlstm.py`).
+
+    Shapes: T frames, B images, H rows, W columns, C channels of a frame, h of the hidden state.
+    """
 
     @staticmethod
-    def step(seen: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor) -> State:
-        """Go on by one frame.
+    def forward(
+        ctx: FunctionCtx, frames: Tensor, weight: Tensor, bias: Tensor, hidden: Tensor, cell: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Run over the frames.
 
         Args:
-            seen: (B, 4 hidden, H, W), convolution of the frame.
-            hidden: (B, hidden, H, W), hidden state from the frame before.
+            ctx: keeps what the gradient needs.
+            frames: (T, B, H, W, C).
+            weight: (4h, C + h, k, k), of the convolution of frame and hidden state.
+            bias: (4h,).
+            hidden: (B, H, W, h), from before the first frame.
             cell: as `hidden`.
-            weight: (4 hidden, hidden, k, k), of the hidden convolution.
+
+        Returns:
+            Hidden states (T, B, H, W, h), and the last cell (B, H, W, h).
         """
-        # Cast anew at every step, so that the gradients of the steps are summed in single precision
-        gates = seen + F.conv2d(hidden, weight.to(hidden.dtype), padding=weight.shape[-1] // 2)
-        # Apart first: the non-linearities are slow, on a CPU, where memory is not contiguous
-        i, f, o, g = (_channels_last(part) for part in gates.chunk(4, dim=1))
-        cell = torch.addcmul(f.sigmoid() * cell, i.sigmoid(), g.tanh())
-        return o.sigmoid() * cell.tanh(), cell
+        length, *size, channels = frames.shape
+        count = hidden.shape[-1]
+        kernel, bias = _channels_last(weight.to(frames.dtype)), bias.to(frames.dtype)
+        both = frames.new_empty(length + 1, *size, channels + count)
+        both[:-1, ..., :channels], both[0, ..., channels:] = frames, hidden
+        opened = frames.new_empty(length, 4, *size, count)
+        cells = frames.new_empty(length + 1, *size, count)
+        cells[0] = cell
+        squashed = frames.new_empty(length, *size, count)
+        states = both[1:, ..., channels:]
+        for seen, gates, ifo, before, after, tanh, state in zip(
+            _as_images(both[:-1]),
+            opened,
+            opened[:, :3],
+            cells[:-1],
+            cells[1:],
+            squashed,
+            states,
+            strict=True,
+        ):
+            mixed = F.conv2d(seen, kernel, bias, padding=kernel.shape[-1] // 2)
+            gates.copy_(mixed.unflatten(1, (4, count)).permute(1, 0, 3, 4, 2))
+            ifo.sigmoid_()
+            i, f, o, g = gates
+            torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
+            torch.mul(o, torch.tanh(after, out=tanh), out=state)
+        ctx.save_for_backward(weight, both, opened, cells, squashed)
+        return states, cells[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch gives saved tensors no type
+        to_states: Tensor,
+        to_cell: Tensor,
+    ) -> tuple[Tensor | None, Tensor, Tensor, Tensor, Tensor]:
+        """Return the gradients of the arguments of `forward`."""
+        weight, both, opened, cells, squashed = ctx.saved_tensors
+        length, _, *size, count = opened.shape
+        channels = both.shape[-1] - count
+        first = 0 if ctx.needs_input_grad[0] else channels  # of the channels that have a gradient
+        kernel = _channels_last(weight.to(both.dtype)[:, first:])
+        to_frames = both.new_empty(length, *size, channels - first)
+        to_mixed = both.new_empty(length, *size, 4 * count)
+        apart = both.new_empty(4, *size, count)
+        (to_i, to_f, to_o, to_g), to_ifo = apart, apart[:3]
+        to_cell, to_hidden = to_cell.clone(), torch.zeros_like(to_cell)
+        steps = zip(
+            opened,
+            opened[:, :3],
+            cells[:-1],
+            squashed,
+            to_states,
+            _as_images(both[:-1, ..., first:]),
+            _as_images(to_mixed),
+            _as_images(to_frames),
+            strict=True,
+        )
+        for (i, f, o, g), ifo, before, tanh, to_state, seen, mixed, to_frame in reversed([*steps]):
+            to_hidden += to_state
+            to_cell += _through_tanh(to_hidden * o, tanh)
+            torch.mul(to_cell, g, out=to_i)
+            torch.mul(to_cell, before, out=to_f)
+            torch.mul(to_hidden, tanh, out=to_o)
+            _through_sigmoid.grad_input(to_ifo, ifo, grad_input=to_ifo)
+            _through_tanh.grad_input(torch.mul(to_cell, i, out=to_g), g, grad_input=to_g)
+            to_cell *= f
+            mixed.unflatten(1, (4, count)).copy_(apart.permute(1, 0, 4, 2, 3))
+            to_both, _, _ = _backward(mixed, seen, kernel, (True, False, False))
+            to_frame.copy_(to_both[:, :-count])
+            to_hidden = to_both[:, -count:].permute(0, 2, 3, 1).contiguous()
+        _, to_weight, to_bias = _backward(
+            _as_images(to_mixed.flatten(0, 1)),
+            _as_images(both[:-1].flatten(0, 1)),
+            weight.to(both.dtype),
+            (False, True, True),
+        )
+        to_weight, to_bias = to_weight.to(weight.dtype), to_bias.to(weight.dtype)
+        wanted = None if first else to_frames
+        return wanted, to_weight, to_bias, to_hidden, to_cell
+
+
+def _backward(
+    to_mixed: Tensor, images: Tensor, kernel: Tensor, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of images, kernel and bias of a convolution; None where not wanted.
+
+    `torch.nn.grad` has these too, but asks for channels first in memory: a fifth slower as a whole.
+    """
+    padding = [kernel.shape[-1] // 2] * 2
+    gradients: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+        to_mixed, images, kernel, [len(kernel)], [1, 1], padding, [1, 1], False, [0, 0], 1, wanted
+    )
+    return gradients
+
+
+def _as_images(maps: Tensor) -> Tensor:
+    """View (..., H, W, C) as (..., C, H, W)."""
+    return maps.movedim(-1, -3)
 
 
 def _channels_last(image: Tensor) -> Tensor:
