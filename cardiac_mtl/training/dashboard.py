@@ -9,6 +9,7 @@ import hashlib
 import netrc
 import os
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -109,6 +110,12 @@ def _without_places(value: Any) -> Any:  # noqa: ANN401 - as YAML and JSON have 
     if isinstance(value, list):
         return [_without_places(one) for one in value]
     return "" if isinstance(value, str) and os.path.isabs(value) else value  # noqa: PTH117
+
+
+def end_wandb() -> None:
+    """End the run of W&B, which Lightning leaves open: the next fit would write into it."""
+    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def write_offline_run(run: Path) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +50,7 @@ from cardiac_mtl.training.dashboard import (
     GROUP,
     Examples,
     describe,
+    end_wandb,
     settle_loggers,
     write_offline_run,
 )
@@ -98,16 +98,10 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
     except (ValueError, MisconfigurationException) as error:
         raise user_error_behind(error) or error from error
     finally:
-        _end_wandb()
+        end_wandb()
     if cli.subcommand != "validate" and cli.trainer.is_global_zero:
         write_offline_run(cli.run_directory)
     return 0
-
-
-def _end_wandb() -> None:
-    """End the run of W&B, which Lightning leaves open: the next fit would write into it."""
-    if (wandb := sys.modules.get("wandb")) is not None and wandb.run is not None:
-        wandb.finish()
 
 
 class CardiacCLI(LightningCLI):
