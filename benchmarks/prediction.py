@@ -1,17 +1,20 @@
 """Prediction of a 4-D study on a CPU, from files to files: ours against nnU-Net v2.
 
-    python -m benchmarks prediction --nnunet BIN [--experiment mtn_uncertainty] [--rounds 5]
+    python -m benchmarks prediction --nnunet BIN [--experiment mtn_uncertainty]
+        [--precision bf16-mixed] [--rounds 5]
 
 BIN is the folder of commands of an environment that has nnunetv2; ours never needs it. The study is
 a phantom of 12 slices of 256 x 256 and 25 phases: one 4-D file for `cardiac-mtl predict`, the same
 voxels as 25 files for `nnUNetv2_predict`. Each time a new process, from before it starts to its
 end: imports, weights, reading, resampling, network, masks on the grid of the files.
 
-- Ours also keeps the largest component and writes `predictions.csv` with the areas of each slice.
+- Ours computes in the precision of its training, `--precision`, in bf16 only where the processor
+  has it. It also keeps the largest component and writes `predictions.csv` with the areas of slices.
   It takes the window of its experiment, 192 x 192 pixels of 1.5625 mm, not the whole image.
 - nnU-Net: configuration 2d as it plans it for six phantom hearts of one phase, one fold in place
-  of its five, float32 as ours, one patch a slice. Its defaults, which mirror along both axes; and
-  `--disable_tta`. `nnUNet_npp` and `nnUNet_nps` set the number of its worker processes, else 3 + 3.
+  of its five, float32, which is all that it has on a CPU, one patch a slice. Its defaults, which
+  mirror along both axes; and `--disable_tta`. `nnUNet_npp` and `nnUNet_nps` set the number of its
+  worker processes, else 3 + 3.
 
 Both have the threads that torch takes here (`OMP_NUM_THREADS` sets them); nnU-Net's own limit of
 eight is lifted. Neither is trained: nnU-Net has its initial weights, ours took one step.
@@ -34,7 +37,7 @@ from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_files import write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort
-from cardiac_mtl.runs import BEST, find_run
+from cardiac_mtl.runs import BEST, find_run, read_identity
 from data_modules import manifest
 from data_modules.nifti import TOLERANCE, load_nifti
 
@@ -58,6 +61,7 @@ def main() -> None:
     parser = options_of(__doc__)
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--experiment", default="mtn_uncertainty")
+    parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
     parser.add_argument("--phases", type=int, default=25)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
@@ -65,7 +69,7 @@ def main() -> None:
         study = make_study(options.phases)
         files = write_study(root / "study", study)
         theirs = Theirs(root / "nnunet", options.nnunet.absolute(), files)
-        ours = Ours(root / "ours", options.experiment, files.cine)
+        ours = Ours(root / "ours", options.experiment, options.precision, files.cine)
         measured = paired(
             options.rounds,
             {
@@ -88,7 +92,7 @@ def main() -> None:
             "nnunet": theirs.described,
         },
         options,
-        variant=options.experiment,
+        variant=f"{options.experiment}+{options.precision}",
     )
 
 
@@ -107,14 +111,16 @@ class Ours:
     Args:
         root: folder to fill.
         experiment: one of `mtn_*`, with overlays after `+`.
+        precision: of its step, and so of its predictions.
         cine: the 4-D file to predict.
     """
 
-    def __init__(self, root: Path, experiment: str, cine: Path) -> None:
+    def __init__(self, root: Path, experiment: str, precision: str, cine: Path) -> None:
         self.root, self.cine = root, cine
         root.mkdir()
         write_cohort("lvsc", root / "hearts", PATIENTS, seed=0, phases=1)
         given = {"data.root": root / "hearts", "data.cache_dir": root / "cache"}
+        given |= {"trainer.precision": precision}
         words = [f"--config={name}" for name in experiment.split("+")]
         words += [f"--{key}={value}" for key, value in (_ONE_STEP | given).items()]
         timed([*OURS, "fit", *words, f"--run_root={root / 'runs'}"], root / "fit.log")
@@ -124,6 +130,7 @@ class Ours:
             "parameters": sum(p.numel() for p in predictor.paper.parameters()),
             "window": list(predictor.data.matrix),
             "spacing_mm": predictor.data.spacing_mm,
+            "precision": read_identity(self.run)["precision"],
         }
 
     def predict(self) -> float:
