@@ -61,6 +61,7 @@ from cardiac_mtl.training.progress import progress
 from cardiac_mtl.training.refusals import (
     refuse_impossible,
     refuse_other_labels,
+    refuse_other_optimizers,
     refuse_shadowed_package,
     refuse_unannotated,
 )
@@ -338,6 +339,7 @@ class CardiacCLI(LightningCLI):
         refuse_other_labels(self.model, self.datamodule)
         if stage == "fit":
             refuse_unannotated(self.model, self.datamodule)
+            refuse_other_optimizers(self.model)
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand == "test":

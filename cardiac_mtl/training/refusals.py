@@ -60,6 +60,16 @@ def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
                 )
 
 
+def refuse_other_optimizers(model: Paper) -> None:
+    """Refuse settings that the optimiser or the schedule does not take."""
+    try:
+        model.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        what = " ".join(str(error).split()).rstrip(".")
+        fix = "see the optimiser and the scheduler in the configuration"
+        raise UserError(what, where="model", fix=fix) from error
+
+
 def refuse_shadowed_package() -> None:
     """Refuse to run beside another `data_modules`."""
     ours, found = Path(cardiac_mtl.__file__).parents[1], Path(data_modules.__file__).parents[1]

@@ -311,6 +311,7 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--data.augmentation.zoom", "-2"], "data.augmentation.zoom: -2.0; give 0 or more"),
         (["--model.width", "0"], "model.width: 0; give 1 to"),
         (["--model.width", "-2"], "model.width: -2; give 1 to"),
+        (["--model.optimizer.init_args.lr", "-1"], "model: Invalid learning rate: -1.0; see the"),
         (["--seed_everything", "-1"], "seed_everything: -1; give 0 to"),
         (["--trainer.max_epochs", "0"], "trainer.max_epochs: 0; give 1 or more"),
         (["--ckpt_path", "gone.ckpt"], "gone.ckpt: no such checkpoint"),
