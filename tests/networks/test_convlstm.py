@@ -65,6 +65,15 @@ def test_its_gradient_is_that_of_finite_differences():
     assert torch.autograd.gradcheck(run, given)
 
 
+def test_weights_learn_the_same_where_the_frames_have_no_gradient():
+    torch.manual_seed(0)
+    layer, frames = ConvLSTM(2, 3).double(), torch.randn(2, 2, 4, 6, 7).double()
+    weights = list(layer.parameters())
+    found = torch.autograd.grad(layer(frames)[0].square().sum(), weights)
+    with_frames = layer(frames.requires_grad_())[0].square().sum()
+    torch.testing.assert_close(found, torch.autograd.grad(with_frames, weights))
+
+
 def test_it_computes_in_bfloat16_and_keeps_gradients_in_float32():
     torch.manual_seed(0)
     layer, frames = ConvLSTM(1, 4), torch.randn(1, 1, 4, 8, 8)
