@@ -45,6 +45,10 @@ class Frame:
     time: float
     """After the R wave, ms; or the number of the phase."""
     instance: int
+    series: tuple[str, str] = ("", "")
+    """Its series and its echo: what is of another one is no phase of the same cine."""
+    uid: str = ""
+    """Of the image: a copy of a file has the same."""
 
     @property
     def normal(self) -> NDArray[np.float64]:
@@ -148,6 +152,11 @@ def _frame(places: Sequence[pydicom.Dataset], file: Path, number: int) -> Frame:
         thickness=(thickness or [1.0])[0] or 1.0,
         time=time[0],
         instance=int((instance or [0.0])[0]),
+        series=(
+            str(places[-1].get("SeriesInstanceUID", "")),
+            str(_numbers(places, "EchoTime") or _numbers(places, "EffectiveEchoTime")),
+        ),
+        uid=str(places[-1].get("SOPInstanceUID", "")),
     )
 
 
@@ -193,9 +202,14 @@ def pixels_of(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
         pixels = _plain_pixels(dataset) if samples == 1 else None
         if pixels is None:
             pixels = dataset.pixel_array.astype(np.float32)
-        places = [*_inner(_first(dataset, "SharedFunctionalGroupsSequence")), dataset]
-        slope = (_numbers(places, "RescaleSlope") or [1.0])[0] or 1.0
-        intercept = (_numbers(places, "RescaleIntercept") or [0.0])[0]
+        shared = [*_inner(_first(dataset, "SharedFunctionalGroupsSequence")), dataset]
+        frames = dataset.get("PerFrameFunctionalGroupsSequence") or [pydicom.Dataset()]
+        slope, intercept = np.asarray(
+            [_rescale([*_inner(frame), *shared]) for frame in frames], np.float32
+        ).T[:, :, None, None]
+        pixels = pixels if pixels.ndim == 3 else pixels[None]
+        if (slope != 1).any() or intercept.any():
+            pixels = pixels * slope + intercept
     except UNREADABLE as error:
         raise damaged(file, "has no readable pixels", error) from error
     if samples != 1:
@@ -205,9 +219,13 @@ def pixels_of(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
             fix="export one grey-scale file a slice and phase",
             code="colour",
         )
-    if (slope, intercept) != (1.0, 0.0):
-        pixels = pixels * np.float32(slope) + np.float32(intercept)
-    return pixels if pixels.ndim == 3 else pixels[None]
+    return pixels
+
+
+def _rescale(places: Sequence[pydicom.Dataset]) -> tuple[float, float]:
+    """Return slope and intercept of a frame, whose own come before those of all frames."""
+    slope = (_numbers(places, "RescaleSlope") or [1.0])[0] or 1.0
+    return slope, (_numbers(places, "RescaleIntercept") or [0.0])[0]
 
 
 def _plain_pixels(dataset: pydicom.Dataset) -> NDArray[np.float32] | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from cardiac_mtl.errors import UserError
 from data_modules import cine_table
 from data_modules.cases import Case
+from data_modules.findings import OnError, refuse
 from data_modules.manifest import (
     TABLE,
     case_of,
@@ -23,7 +24,11 @@ _MASK = re.compile(r".+_(?:mask|manual|gt|seg)\.nii(?:\.gz)?")
 
 
 def find_inputs(
-    path: Path, *, whole_cines: bool = False, takes: Callable[[str], bool] = lambda _: True
+    path: Path,
+    *,
+    whole_cines: bool = False,
+    takes: Callable[[str], bool] = lambda _: True,
+    on_error: OnError = refuse,
 ) -> list[Case]:
     """Return the volumes, or the cines, to predict.
 
@@ -32,6 +37,7 @@ def find_inputs(
             files (masks are left aside) or the DICOM files of one short-axis cine.
         whole_cines: one case a cine, as `CineDataModule` takes it.
         takes: whether an image in a folder is of the kind that is predicted, by its file name.
+        on_error: of a NIfTI file in a folder, which is then left out.
 
     Returns:
         One case a volume, named after file or folder; else a 4-D file gives one case a phase.
@@ -56,7 +62,13 @@ def find_inputs(
             where=f"--input {path}",
             fix="give the images, or one file by its name",
         )
-    return [case for file in images for case in of_image(_of_file(file))]
+    cases: list[Case] = []
+    for file in images:
+        try:
+            cases += of_image(_of_file(file))
+        except UserError as error:
+            on_error(error)
+    return cases
 
 
 def find_masks(path: Path) -> list[Case]:

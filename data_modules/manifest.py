@@ -8,7 +8,7 @@ or cine; masks are NIfTI; slices base to apex. A cine is one case a phase.
 
 import csv
 import io
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing_extensions import override
 from cardiac_mtl.contracts import UNLABELLED, CineStudy
 from cardiac_mtl.errors import UserError
 from data_modules.base import CardiacDataModule
-from data_modules.cases import Case, name_of_phase
+from data_modules.cases import Case, name_of_cine, name_of_phase
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
 from data_modules.labels import LABELS, label_cases
@@ -127,12 +127,28 @@ def read_table(
         raise UserError("no such file or folder", where=str(root), fix="correct the path")
     table = root / TABLE if root.is_dir() else root
     cases: list[Case] = []
+    renamed: dict[str, str] = {}
     for number, values in _rows(table, optional):
         try:
-            cases += cases_of(Row(values, table.parent, f"{table}, row {number}"))
+            found = cases_of(Row(values, table.parent, f"{table}, row {number}"))
         except UserError as error:
             on_error(error)
-    return cases
+            continue
+        cases += found
+        patient = values["patient_id"]
+        if found and found[0].patient_id != patient:
+            renamed[patient] = found[0].patient_id
+    # the header of one row may name the patient where those of the others do not
+    return [_renamed(case, renamed) for case in cases]
+
+
+def _renamed(case: Case, renamed: Mapping[str, str]) -> Case:
+    """Give a patient the one pseudonym in all rows: two names would be two patients."""
+    if case.patient_id not in renamed:
+        return case
+    cine = name_of_cine(case.case_id)
+    named = pseudonym(cine, [case.patient_id]) + case.case_id.removeprefix(cine)
+    return replace(case, case_id=named, patient_id=renamed[case.patient_id])
 
 
 def case_of(row: Row) -> Case:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -26,20 +27,27 @@ def pseudonym(name: str, identifiers: Sequence[str]) -> str:
         pseudonym; else `p` and ten digits, a keyed hash: the same on this machine each time,
         and of no use without its key.
     """
-    if PUBLISHED.match(name) or not _tells(name, identifiers):
+    if not _tells(PUBLISHED.sub("", name), identifiers):
         return name
     return "p" + hashlib.blake2b(name.encode(), key=_salt(), digest_size=5).hexdigest()
 
 
 def _tells(name: str, identifiers: Sequence[str]) -> bool:
     plain = _letters(name)
-    parts = {_letters(part) for text in identifiers for part in re.split(r"[\W_]+", text)}
-    parts |= {_letters(text) for text in identifiers}
-    return any(len(part) >= SHORTEST and part in plain for part in parts)
+    # a name may be written in up to three scripts, one after the other
+    whole = [text for several in identifiers for text in (several, *several.split("="))]
+    parts = {_letters(part) for text in whole for part in (text, *re.split(r"[\W_]+", text))}
+    return any(len(part) >= _shortest(part) and part in plain for part in parts)
+
+
+def _shortest(part: str) -> int:
+    """A name in Chinese, Japanese or Korean has two or three letters."""
+    return SHORTEST if part.isascii() else 2
 
 
 def _letters(text: str) -> str:
-    return re.sub(r"[\W_]+", "", text).casefold()
+    # decomposed, as macOS names files, so that an umlaut is its letter and a mark, which goes
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKD", text)).casefold()
 
 
 def _salt() -> bytes:

@@ -286,6 +286,7 @@ def _like_nifti(
     header.set_slope_inter(1, 0)
     header.extensions.clear()  # they, and the texts below, may name the patient
     header["descrip"] = header["aux_file"] = header["db_name"] = header["intent_name"] = b""
+    header["data_type"] = b""
     shape = source.shape if stacked.size == np.prod(source.shape) else stacked.shape[:3]
     voxels = stacked.reshape(shape).astype(np.uint8)
     return nib.nifti1.Nifti1Image(voxels, source.affine, header)

@@ -90,6 +90,7 @@ def _affine_of(frames: Sequence[Frame]) -> NDArray[np.float64]:
     first = frames[0]
     for other in frames:
         _refuse_other_slice(other, first)
+    _notice_shifted(frames)
     affine = np.eye(4)
     affine[:3, :2] = first.axes.T * first.spacing[::-1]
     affine[:3, 2] = first.normal * _slice_step(frames)
@@ -142,6 +143,7 @@ def _phases(frames: Sequence[Frame], where: Path) -> list[list[Frame]]:
     """Return the frames of each phase, base to apex."""
     places = _places(frames)
     _refuse_uneven(places, where)
+    _refuse_strangers(places, where)
     for place in places:
         place.sort(key=lambda one: (one.time, one.instance, one.number))
     return [_base_to_apex(phase) for phase in zip(*places, strict=True)]
@@ -230,6 +232,43 @@ def _refuse_uneven(places: Sequence[Sequence[Frame]], where: Path) -> None:
             fix="give one complete short-axis series, one image a slice and phase",
             code="duplicate_slice" if len(place) > usual else "missing_image",
         )
+
+
+def _notice_shifted(frames: Sequence[Frame]) -> None:
+    """Say where slices do not lie straight behind the first: the stack is taken as straight."""
+    first = frames[0]
+    for one in frames[1:]:
+        off = one.position - first.position
+        aside = float(np.linalg.norm(off - (off @ first.normal) * first.normal))
+        if aside > 0.5 * float(first.spacing.min()):
+            notice(
+                "shifted_slice",
+                one.file,
+                f"lies {aside:.4g} mm aside of the first slice: is it of another stack? "
+                "all are taken as straight behind one another",
+            )
+            return
+
+
+def _refuse_strangers(places: Sequence[Sequence[Frame]], where: Path) -> None:
+    """Refuse images in one slice that are no phases of one another: copies, series, echoes."""
+    for number, place in enumerate(places):
+        images = Counter((one.uid, one.number) for one in place if one.uid)
+        if twice := next((key for key, count in images.items() if count > 1), None):
+            names = [one.file.name for one in place if (one.uid, one.number) == twice]
+            raise UserError(
+                f"slice {number} has one image twice, {' and '.join(names[:2])}",
+                where=str(where),
+                fix="keep one of them",
+                code="duplicate_slice",
+            )
+        if (several := len({one.series for one in place})) > 1:
+            raise UserError(
+                f"slice {number} has images of {several} series or echoes",
+                where=str(where),
+                fix="give one series of one echo, in a folder of its own",
+                code="mixed_series",
+            )
 
 
 def _slice_step(frames: Sequence[Frame]) -> float:

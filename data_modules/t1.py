@@ -115,7 +115,7 @@ class T1DataModule(ManifestDataModule):
         """
         image = super().read_image(case)
         _refuse_other_units(sitk.GetArrayViewFromImage(image), case.image[0])
-        return sitk.Clamp(image, upperBound=RANGE_MS[1])
+        return sitk.Clamp(image, lowerBound=0.0, upperBound=RANGE_MS[1])
 
     @override
     def read_mask(self, case: Case, image: sitk.Image) -> sitk.Image | None:

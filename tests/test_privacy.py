@@ -1,6 +1,7 @@
 """Planted names, numbers and dates of patients: none leaves the reader."""
 
 import shutil
+import unicodedata
 
 import nibabel as nib
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_nifti_mask_inherits_no_text_of_its_image(tmp_path):
     path = tmp_path / "a.nii.gz"
     voxels = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
     image = nib.nifti1.Nifti1Image(voxels, np.diag([1.5, 1.5, 8, 1]))
-    for field in ("descrip", "db_name", "aux_file", "intent_name"):
+    for field in ("descrip", "db_name", "aux_file", "intent_name", "data_type"):
         image.header[field] = b"Mustermann"
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Mustermann^Erika"))
     nib.save(image, path)
@@ -113,6 +114,31 @@ def test_names_that_hold_a_part_of_the_header_are_hidden(name, hidden):
     assert (shown != name) is hidden
     assert pseudonym(name, header) == shown
     assert not hidden or (shown[0] == "p" and len(shown) == 11)
+
+
+@pytest.mark.parametrize(
+    ("name", "header"),
+    [
+        (unicodedata.normalize("NFD", "Müller_Jörg"), "Müller^Jörg"),  # as macOS names files
+        ("王伟", "Wang^Wei=王^伟"),
+        ("김철수", "Kim^Cheolsu=金^哲洙=김^철수"),
+        ("SCD0000101_Smith", "Smith^John"),
+    ],
+)
+def test_names_are_hidden_in_any_script_and_beside_a_published_number(name, header):
+    assert pseudonym(name, [header]) != name
+
+
+def test_a_patient_has_one_pseudonym_in_all_rows_of_a_table(clinic):
+    study = clinic / "Training" / "Mustermann_Erika"
+    other = clinic / "nothing.nii.gz"
+    nib.save(nib.nifti1.Nifti1Image(np.zeros((4, 4, 2), np.uint8), np.eye(4)), other)
+    table = clinic / "cases.csv"
+    rows = f"erika_cine,erika,{study.relative_to(clinic)}\nerika_lge,erika,{other.name}\n"
+    table.write_text(f"case_id,patient_id,image\n{rows}")
+    cases = find_cases(clinic)
+    assert len({case.patient_id for case in cases}) == 1
+    assert not [case for case in cases if "erika" in case.case_id + case.patient_id]
 
 
 def test_pseudonyms_need_the_key(monkeypatch, tmp_path):

@@ -75,6 +75,9 @@ def audit_run(run: Path, root: Path | None) -> Iterator[Claim]:
     yield from claims
     if not splits:
         return
+    if identity["fold"] not in range(len(splits)):
+        yield Claim("fold", "FAILS", f"run.json has fold {identity['fold']} of {len(splits)}")
+        return
     split = splits[identity["fold"]]
     checkpoint = read_checkpoint(run / BEST)
     origin = checkpoint[PROVENANCE]

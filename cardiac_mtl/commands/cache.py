@@ -49,7 +49,10 @@ def run(arguments: Sequence[str]) -> int:
         )
     chosen = [entry for entry in found if entry.name in options.names or not options.names]
     for entry in chosen:
-        shutil.rmtree(entry.folder)
+        if entry.folder.is_symlink():  # what it leads to is not ours
+            entry.folder.unlink()
+        else:
+            shutil.rmtree(entry.folder)
     say(f"{len(chosen)} entries cleared, {gigabytes(sum(entry.size for entry in chosen))}")
     return 0
 
@@ -70,7 +73,10 @@ def _about(path: Path) -> str:
         return "unfinished: goes on where it stopped"
     if not (path / ABOUT).is_file():
         return ""
-    facts = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    try:
+        facts = json.loads((path / ABOUT).read_text(encoding="utf-8"))
+    except ValueError:
+        return "damaged"
     rows, columns = facts["matrix"]
     spacing = facts["spacing_mm"]
     pixels = "pixels of the files" if spacing is None else f"at {spacing:g} mm"

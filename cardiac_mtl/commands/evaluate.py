@@ -289,7 +289,9 @@ def _write(
     if settings.indices:
         write_csv(output / "indices.csv", pd.concat([one.indices for one in scored]))
         write_csv(output / "pixels.csv", pd.concat([one.pixels for one in scored]))
-    write_csv(output / "findings.csv", pd.DataFrame([vars(f) for f in findings]))
+    # folders are often named after patients; a file that belongs to a case is known by that
+    told = [vars(f) | {"file": "" if f.case else Path(f.file).name} for f in findings]
+    write_csv(output / "findings.csv", pd.DataFrame(told))
     (output / "table.md").write_text(to_markdown(table), encoding="utf-8")
     if len(frames.cases):
         wanted = set(to_keep(frames.cases))

@@ -29,7 +29,7 @@ from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
-from data_modules.readers import write_mask
+from data_modules.readers import NIFTI, write_mask
 
 SLICES_AT_ONCE = 16
 SURE = np.float32(0.501)
@@ -62,18 +62,20 @@ def run(arguments: Sequence[str]) -> int:
     run_directory = find_run(options.run)
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
     data = predictor.data
-    cases = find_inputs(options.input, whole_cines=data.whole_cines, takes=data.takes)
-    volumes = [list(phases) for _, phases in groupby(cases, key=lambda case: case.image)]
+    faults: list[UserError] = []
+    cases = find_inputs(
+        options.input, whole_cines=data.whole_cines, takes=data.takes, on_error=faults.append
+    )
+    volumes = [list(phases) for _, phases in groupby(cases, key=_file_of)]
     _refuse_overwriting(volumes, options.output)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    faults: list[UserError] = []
     for phases in volumes:
         try:
             rows += predictor.predict_file(phases[0].image[0], phases, options.output)
         except UserError as error:
             faults.append(error)
-    if len(faults) == len(volumes):
+    if not rows:
         with suppress(OSError):  # it held something before
             options.output.rmdir()
         raise faults[0]
@@ -82,6 +84,12 @@ def run(arguments: Sequence[str]) -> int:
         say(f"left out: {fault}")
     say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / 'predictions.csv'}")
     return 1 if faults else 0
+
+
+def _file_of(case: Case) -> tuple[object, str]:
+    """Return what the phases that go into one mask share: those of one row with a 4-D NIfTI."""
+    together = case.frame is not None and case.image[0].name.endswith(NIFTI)
+    return case.image, name_of_cine(case.case_id) if together else case.case_id
 
 
 def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None:
@@ -108,7 +116,7 @@ def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None
 def _mask_name(phases: Sequence[Case]) -> str:
     """Return the name of the file that holds the mask of one volume, or of all phases of a file."""
     first = phases[0]
-    name = first.case_id if first.frame is None else name_of_cine(first.case_id)
+    name = first.case_id if len(phases) == 1 else name_of_cine(first.case_id)
     return f"{name}_mask.nii.gz"
 
 

@@ -41,6 +41,15 @@ def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
 
 def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
     """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
+    classes = {UNLABELLED, *range(len(model.class_names))}
+    others = sorted({case.label for case in data.cases} - classes) if model.class_names else []
+    if others:
+        numbered = ", ".join(f"{n} {name}" for n, name in enumerate(model.class_names))
+        raise UserError(
+            f"cases have the label {others[0]}, {model.title} knows {numbered}",
+            where=f"data.root {data.root}",
+            fix="number them so, or name the healthy with data.label_from and data.healthy",
+        )
     parts = {"training": data.training_patients}
     if data.selection_part != "none":
         parts["validation"] = getattr(data.split, data.selection_part)

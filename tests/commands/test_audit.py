@@ -61,6 +61,7 @@ def test_an_honest_run_holds(run, capsys):
         (lambda i, s: i["trained_on"].append(s["test"][0]), "training"),
         (lambda i, s: i["validated_on"].append(s["test"][0]), "selection"),
         (lambda i, s: i.update(split_sha256="0" * 64), "hash"),  # noqa: ARG005
+        (lambda i, s: i.update(fold=7), "fold"),  # noqa: ARG005
     ],
 )
 def test_a_run_that_saw_test_patients_is_refuted(run, tmp_path, capsys, cheat, claim):

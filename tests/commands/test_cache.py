@@ -4,6 +4,7 @@ import pytest
 
 from cardiac_mtl.cli import main
 from data_modules.manifest import ManifestDataModule
+from data_modules.store import ABOUT
 
 
 @pytest.fixture
@@ -37,3 +38,15 @@ def test_stores_are_listed_with_sizes_and_cleared_by_name(cache, capsys):
 def test_a_name_that_is_not_there_is_one_line(cache, capsys):
     assert main(["cache", "clear", "prepared/nothing", "--data.cache_dir", str(cache)]) == 2
     assert "no entry 'prepared/nothing'; see `cardiac-mtl cache list`" in capsys.readouterr().err
+
+
+def test_a_damaged_entry_is_listed_and_a_link_is_all_that_goes(cache, tmp_path, capsys):
+    damaged, linked = sorted(path for path in (cache / "prepared").iterdir() if path.is_dir())
+    (damaged / ABOUT).write_text("{")
+    linked.rename(tmp_path / "elsewhere")
+    linked.symlink_to(tmp_path / "elsewhere")
+    assert main(["cache", "list", "--data.cache_dir", str(cache)]) == 0
+    assert "damaged" in capsys.readouterr().out
+    assert main(["cache", "clear", "--data.cache_dir", str(cache)]) == 0
+    assert not [path for path in (cache / "prepared").iterdir() if path.is_dir()]
+    assert (tmp_path / "elsewhere" / ABOUT).is_file()

@@ -137,6 +137,9 @@ def test_what_does_not_fit_is_named_and_the_rest_is_scored(folders, capsys, plan
     assert words in output
     findings = rows(folders, "findings")
     assert findings["code"].tolist() == [code]
+    assert (
+        not findings["file"].astype(str).str.contains("/").any()
+    )  # folders may be named after patients
     scored = set(rows(folders)["case_id"])
     expected = {"case0", "case1", "case2"} if plant is fault_extra else {"case0", "case2"}
     assert scored == expected

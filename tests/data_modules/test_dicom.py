@@ -15,6 +15,8 @@ from pydicom.sequence import Sequence
 
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.errors import UserError
+from data_modules.dicom import pixels_of
+from data_modules.findings import noticed
 from data_modules.manifest import find_cases
 from data_modules.readers import phases_in, read_volume
 from data_modules.stacom import write_layout
@@ -102,6 +104,33 @@ def test_an_enhanced_file_is_the_same_volume(tmp_path, make_study, order):
         np.testing.assert_allclose(affine, study.affine, atol=1e-3)
 
 
+def test_a_frame_of_an_enhanced_file_may_have_a_slope_of_its_own(tmp_path, make_study):
+    study = make_study("DET0000101", phases=3, slices=4)
+    file = enhanced_file(tmp_path, study, range)
+    whole = pydicom.dcmread(file)
+    for number, group in enumerate(whole.PerFrameFunctionalGroupsSequence):
+        own = Dataset()
+        own.RescaleSlope, own.RescaleIntercept = str(1 + number % 2), "5"
+        group.PixelValueTransformationSequence = Sequence([own])
+    whole.save_as(file)
+    stored = whole.pixel_array
+    slopes = 1 + np.arange(len(stored)) % 2
+    np.testing.assert_array_equal(pixels_of(whole, file), stored * slopes[:, None, None] + 5.0)
+
+
+def test_a_slice_aside_of_the_others_is_noticed(tmp_path, make_study):
+    series = flat_folder(tmp_path, make_study("DET0000101", phases=1, slices=4))
+    last = max(series.glob("*.dcm"), key=lambda file: pydicom.dcmread(file).InstanceNumber)
+    image = pydicom.dcmread(last)
+    across = np.asarray(image.ImageOrientationPatient[:3], float)
+    image.ImagePositionPatient = list(np.asarray(image.ImagePositionPatient, float) + 15 * across)
+    image.save_as(last)
+    ((files, frame),) = phases_in(series)
+    with noticed() as findings:
+        read_volume(files, frame)
+    assert [finding.code for finding in findings] == ["shifted_slice"]
+
+
 def test_one_enhanced_file_a_slice_in_a_folder(tmp_path, make_study):
     study = make_study("DET0000101", phases=3, slices=4)
     (tmp_path / "all").mkdir()
@@ -140,6 +169,15 @@ def break_series(series, how):
         files[5].unlink()
     elif how == "doubled":
         shutil.copy(files[5], series / "copy.dcm")
+    elif how == "copied":
+        for file in files:
+            shutil.copy(file, series / f"copy of {file.name}")
+    elif how == "two series":
+        image.SeriesInstanceUID = "1.2.3"
+        image.save_as(files[5])
+    elif how == "two echoes":
+        image.EchoTime = 9
+        image.save_as(files[5])
     elif how == "tilted":
         image.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         image.save_as(files[5])
@@ -154,6 +192,9 @@ def break_series(series, how):
     [
         ("missing", "missing_image", r"slice \d has 2 images, the others 3"),
         ("doubled", "duplicate_slice", r"slice \d has 4 images, the others 3, \S+ and \S+ at one"),
+        ("copied", "duplicate_slice", r"slice 0 has one image twice, \S+ and copy of"),
+        ("two series", "mixed_series", r"slice \d has images of 2 series or echoes"),
+        ("two echoes", "mixed_series", r"slice \d has images of 2 series or echoes"),
         ("tilted", "tilted_slice", "its orientation differs from that of the other slices by"),
         ("cropped", "mixed_sizes", "has 24 x 10 pixels, the other slices 24 x 20"),
     ],
@@ -164,7 +205,7 @@ def test_a_broken_series_is_named(tmp_path, make_study, how, code, message):
     with pytest.raises(UserError, match=message) as caught:
         phases_in(series)
     assert caught.value.code == code
-    assert how == "missing" or name in str(caught.value)
+    assert name in str(caught.value) or how in {"missing", "copied", "two series", "two echoes"}
 
 
 angles = st.floats(-3, 3)

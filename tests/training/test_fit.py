@@ -208,6 +208,16 @@ def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
     ]
 
 
+def test_predict_takes_one_image_in_two_rows(run, hearts, tmp_path):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    table = pd.read_csv(data / "cases.csv").iloc[[0, 0]].assign(case_id=["one", "other"])
+    table.to_csv(data / "cases.csv", index=False)
+    out = tmp_path / "out"
+    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(out)]) == 0
+    one, other = (nib.load(out / f"{name}_mask.nii.gz") for name in ("one", "other"))
+    np.testing.assert_array_equal(one.dataobj, other.dataobj)
+
+
 def test_predict_never_writes_over_what_lies_beside_the_images(run, hearts, tmp_path, capsys):
     data = shutil.copytree(hearts, tmp_path / "data")
     masks = {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")}
@@ -239,9 +249,10 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_pat
     assert "a.nii.gz: has 1 voxels that are NaN" in capsys.readouterr().err
     assert not out.exists()
     nib.save(image, data / "b.nii.gz")
+    (data / "c.nii.gz").write_bytes((data / "b.nii.gz").read_bytes()[:20])
     assert main(words) == 1
     shown = capsys.readouterr().out
-    assert "left out: " in shown
+    assert shown.count("left out: ") == 2
     assert "1 volumes: " in shown
     assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
 
@@ -360,6 +371,16 @@ def test_nothing_to_learn_from_is_refused(hearts, tmp_path, capsys, experiment, 
     words = ["--config", "manifest", "--data.matrix", "[64, 64]"]
     assert fit(data, tmp_path / "runs", *words, experiment=experiment) == 2
     assert f"no training patient of fold 0 has a {missing}; give" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_class_that_the_paper_does_not_know_is_refused(hearts, tmp_path, capsys):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    table = pd.read_csv(data / "cases.csv").assign(label=[0, 2] * 6)
+    table.to_csv(data / "cases.csv", index=False)
+    words = ["--config", "manifest", "--data.matrix", "[64, 64]"]
+    assert fit(data, tmp_path / "runs", *words, experiment="fpm_classification") == 2
+    assert "label 2, FPM" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
