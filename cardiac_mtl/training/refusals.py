@@ -29,7 +29,7 @@ def refuse_impossible(settings: Namespace) -> None:
 
 
 def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
-    """Refuse data whose masks have other labels than the paper predicts."""
+    """Refuse data whose masks or cases have other labels than the paper predicts."""
     wanted, declared = model.label_names, tuple(data.labels)
     if wanted and wanted != declared:
         raise UserError(
@@ -37,10 +37,6 @@ def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
             where="data",
             fix="choose a data set that `cardiac-mtl list` names for the experiment",
         )
-
-
-def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
-    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
     classes = {UNLABELLED, *range(len(model.class_names))}
     others = sorted({case.label for case in data.cases} - classes) if model.class_names else []
     if others:
@@ -50,6 +46,10 @@ def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
             where=f"data.root {data.root}",
             fix="number them so, or name the healthy with data.label_from and data.healthy",
         )
+
+
+def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse to train, or to choose a checkpoint, where there is nothing to compare with."""
     parts = {"training": data.training_patients}
     if data.selection_part != "none":
         parts["validation"] = getattr(data.split, data.selection_part)
