@@ -46,6 +46,12 @@ def load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
         raise damaged(path, "is damaged or not NIfTI", error) from error
 
 
+def shape_of_nifti(file: nib.nifti1.Nifti1Image) -> tuple[int, ...]:
+    """Return the shape of a file; a fourth axis of one phase is none, as converters write it."""
+    shape = tuple(int(n) for n in file.shape)
+    return shape[:3] if shape[3:] == (1,) else shape
+
+
 def read_nifti(path: Path, frame: int | None) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
     """Read one volume; a 2-D file is one slice.
 
@@ -60,7 +66,7 @@ def read_nifti(path: Path, frame: int | None) -> tuple[NDArray[np.generic], NDAr
         UserError: the file is absent, damaged, or has another number of dimensions.
     """
     file = load_nifti(path)
-    if (len(file.shape) == 4) != (frame is not None):
+    if (len(shape_of_nifti(file)) == 4) != (frame is not None):
         raise _dimensions(file, path)
     return _read(file, path, frame)
 
@@ -118,6 +124,8 @@ def _read(
         raise damaged(path, "is truncated or corrupt", error) from error
     if voxels.ndim == 2:
         voxels = voxels[..., None]
+    elif voxels.shape[3:] == (1,):
+        voxels = voxels[..., 0]
     with np.errstate(invalid="ignore"):  # what is not finite is refused next
         affine = _FLIP @ _nifti_affine(file, path)
     return np.ascontiguousarray(voxels.T), affine

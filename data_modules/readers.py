@@ -16,7 +16,7 @@ from cardiac_mtl.files import whole
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.dicom import read_frames
 from data_modules.findings import notice
-from data_modules.nifti import load_nifti, read_nifti, read_nifti_phases
+from data_modules.nifti import load_nifti, read_nifti, read_nifti_phases, shape_of_nifti
 from data_modules.series import count_phases, phases_of_folder, read_phases, read_slices, size_of
 
 TOLERANCE = 1e-3
@@ -213,7 +213,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
         path: NIfTI, in its own order of axes; or DICOM, as (column, row, slice, phase).
     """
     if path.name.endswith(NIFTI):
-        return tuple(int(n) for n in load_nifti(path).shape)
+        return shape_of_nifti(load_nifti(path))
     frames, phases = read_frames(path), count_phases(path)
     shape = (*frames[0].size, len(frames) // phases)
     return (*shape, phases) if phases > 1 else shape

@@ -1,18 +1,23 @@
 """Tiny data, made once a test run, and a cache folder that is not the user's."""
 
+import copy
 import os
 from contextlib import contextmanager
 from functools import cache, partial
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from filelock import FileLock
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence
 
 from cardiac_mtl.catalogue import experiments, find_config, read_yaml
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_files import LAYOUTS, write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort
+from data_modules.stacom import write_layout
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -196,6 +201,68 @@ def study(patient_id, phases=3, slices=4, shape=(20, 24), seed=0):
 def make_study():
     """Return the maker of studies: patient, phases, slices, shape, seed."""
     return study
+
+
+def _series(root, study, times=True):
+    """Write a study as the folder of one series, files in no helpful order."""
+    write_layout(root / "lvsc", [study])
+    (root / "series").mkdir()
+    rng = np.random.default_rng(0)
+    files = sorted((root / "lvsc" / "Training" / study.patient_id).glob("*.dcm"))
+    for name, file in zip(rng.permutation(len(files)), files, strict=True):
+        image = pydicom.dcmread(file)
+        if not times:
+            del image.TriggerTime
+        image.save_as(root / "series" / f"{name:04d}.dcm")
+    (root / "series" / "notes.txt").write_text("not an image")
+    return root / "series"
+
+
+def _enhanced(root, study, order):
+    """Write a study as one enhanced multi-frame file, frames in the order given."""
+    series = _series(root, study)
+    images = [pydicom.dcmread(file) for file in sorted(series.glob("*.dcm"))]
+    images = [images[k] for k in order(len(images))]
+    whole = copy.deepcopy(images[0])
+    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(whole, keyword)
+    del whole.TriggerTime, whole.SliceThickness, whole.SpacingBetweenSlices
+    whole.NumberOfFrames = len(images)
+    whole.PixelData = b"".join(image.PixelData for image in images)
+    shared, measures = Dataset(), Dataset()
+    measures.PixelSpacing = images[0].PixelSpacing
+    measures.SliceThickness = images[0].SliceThickness
+    transformation = Dataset()
+    transformation.RescaleSlope, transformation.RescaleIntercept = "2", "-7"
+    orientation = Dataset()
+    orientation.ImageOrientationPatient = images[0].ImageOrientationPatient
+    shared.PixelMeasuresSequence = Sequence([measures])
+    shared.PlaneOrientationSequence = Sequence([orientation])
+    shared.PixelValueTransformationSequence = Sequence([transformation])
+    whole.SharedFunctionalGroupsSequence = Sequence([shared])
+    groups = []
+    for image in images:
+        group, position, heart = Dataset(), Dataset(), Dataset()
+        position.ImagePositionPatient = image.ImagePositionPatient
+        heart.NominalCardiacTriggerDelayTime = float(image.TriggerTime)
+        group.PlanePositionSequence = Sequence([position])
+        group.CardiacSynchronizationSequence = Sequence([heart])
+        groups.append(group)
+    whole.PerFrameFunctionalGroupsSequence = Sequence(groups)
+    whole.save_as(root / "enhanced.dcm")
+    return root / "enhanced.dcm"
+
+
+@pytest.fixture(scope="session")
+def flat_folder():
+    """Return the writer of one DICOM series: folder, study, with trigger times or not."""
+    return _series
+
+
+@pytest.fixture(scope="session")
+def enhanced_file():
+    """Return the writer of one enhanced DICOM file: folder, study, order of its frames."""
+    return _enhanced
 
 
 @pytest.fixture(scope="session")

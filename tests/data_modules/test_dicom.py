@@ -1,6 +1,5 @@
 """DICOM cine: single-frame folders and enhanced multi-frame files give one and the same volume."""
 
-import copy
 import shutil
 from pathlib import Path
 
@@ -19,59 +18,8 @@ from data_modules.dicom import pixels_of
 from data_modules.findings import noticed
 from data_modules.manifest import find_cases
 from data_modules.readers import phases_in, read_volume
-from data_modules.stacom import write_layout
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook_dicom" / "SCD0000201"
-
-
-def flat_folder(root, study, times=True):
-    """Write a study as the folder of one series, files in no helpful order."""
-    write_layout(root / "lvsc", [study])
-    (root / "series").mkdir()
-    rng = np.random.default_rng(0)
-    files = sorted((root / "lvsc" / "Training" / study.patient_id).glob("*.dcm"))
-    for name, file in zip(rng.permutation(len(files)), files, strict=True):
-        image = pydicom.dcmread(file)
-        if not times:
-            del image.TriggerTime
-        image.save_as(root / "series" / f"{name:04d}.dcm")
-    (root / "series" / "notes.txt").write_text("not an image")
-    return root / "series"
-
-
-def enhanced_file(root, study, order):
-    """Write a study as one enhanced multi-frame file, frames in the order given."""
-    series = flat_folder(root, study)
-    images = [pydicom.dcmread(file) for file in sorted(series.glob("*.dcm"))]
-    images = [images[k] for k in order(len(images))]
-    whole = copy.deepcopy(images[0])
-    for keyword in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        delattr(whole, keyword)
-    del whole.TriggerTime, whole.SliceThickness, whole.SpacingBetweenSlices
-    whole.NumberOfFrames = len(images)
-    whole.PixelData = b"".join(image.PixelData for image in images)
-    shared, measures = Dataset(), Dataset()
-    measures.PixelSpacing = images[0].PixelSpacing
-    measures.SliceThickness = images[0].SliceThickness
-    transformation = Dataset()
-    transformation.RescaleSlope, transformation.RescaleIntercept = "2", "-7"
-    orientation = Dataset()
-    orientation.ImageOrientationPatient = images[0].ImageOrientationPatient
-    shared.PixelMeasuresSequence = Sequence([measures])
-    shared.PlaneOrientationSequence = Sequence([orientation])
-    shared.PixelValueTransformationSequence = Sequence([transformation])
-    whole.SharedFunctionalGroupsSequence = Sequence([shared])
-    groups = []
-    for image in images:
-        group, position, heart = Dataset(), Dataset(), Dataset()
-        position.ImagePositionPatient = image.ImagePositionPatient
-        heart.NominalCardiacTriggerDelayTime = float(image.TriggerTime)
-        group.PlanePositionSequence = Sequence([position])
-        group.CardiacSynchronizationSequence = Sequence([heart])
-        groups.append(group)
-    whole.PerFrameFunctionalGroupsSequence = Sequence(groups)
-    whole.save_as(root / "enhanced.dcm")
-    return root / "enhanced.dcm"
 
 
 def voxels_and_affine(image):
@@ -83,7 +31,7 @@ def voxels_and_affine(image):
 
 
 @pytest.mark.parametrize("times", [True, False], ids=["trigger time", "instance number"])
-def test_a_folder_of_one_cine_is_assembled(tmp_path, make_study, times):
+def test_a_folder_of_one_cine_is_assembled(tmp_path, make_study, times, flat_folder):
     study = make_study("DET0000101", phases=3, slices=4)
     phases = phases_in(flat_folder(tmp_path, study, times))
     assert len(phases) == 3
@@ -94,7 +42,7 @@ def test_a_folder_of_one_cine_is_assembled(tmp_path, make_study, times):
 
 
 @pytest.mark.parametrize("order", [range, lambda n: np.random.default_rng(1).permutation(n)])
-def test_an_enhanced_file_is_the_same_volume(tmp_path, make_study, order):
+def test_an_enhanced_file_is_the_same_volume(tmp_path, make_study, order, enhanced_file):
     study = make_study("DET0000101", phases=3, slices=4)
     phases = phases_in(enhanced_file(tmp_path, study, order))
     assert [frame for _, frame in phases] == [0, 1, 2]
@@ -104,7 +52,9 @@ def test_an_enhanced_file_is_the_same_volume(tmp_path, make_study, order):
         np.testing.assert_allclose(affine, study.affine, atol=1e-3)
 
 
-def test_a_frame_of_an_enhanced_file_may_have_a_slope_of_its_own(tmp_path, make_study):
+def test_a_frame_of_an_enhanced_file_may_have_a_slope_of_its_own(
+    tmp_path, make_study, enhanced_file
+):
     study = make_study("DET0000101", phases=3, slices=4)
     file = enhanced_file(tmp_path, study, range)
     whole = pydicom.dcmread(file)
@@ -118,7 +68,7 @@ def test_a_frame_of_an_enhanced_file_may_have_a_slope_of_its_own(tmp_path, make_
     np.testing.assert_array_equal(pixels_of(whole, file), stored * slopes[:, None, None] + 5.0)
 
 
-def test_a_slice_aside_of_the_others_is_noticed(tmp_path, make_study):
+def test_a_slice_aside_of_the_others_is_noticed(tmp_path, make_study, flat_folder):
     series = flat_folder(tmp_path, make_study("DET0000101", phases=1, slices=4))
     last = max(series.glob("*.dcm"), key=lambda file: pydicom.dcmread(file).InstanceNumber)
     image = pydicom.dcmread(last)
@@ -131,7 +81,7 @@ def test_a_slice_aside_of_the_others_is_noticed(tmp_path, make_study):
     assert [finding.code for finding in findings] == ["shifted_slice"]
 
 
-def test_one_enhanced_file_a_slice_in_a_folder(tmp_path, make_study):
+def test_one_enhanced_file_a_slice_in_a_folder(tmp_path, make_study, enhanced_file):
     study = make_study("DET0000101", phases=3, slices=4)
     (tmp_path / "all").mkdir()
     for k in range(4):
@@ -150,7 +100,7 @@ def test_one_enhanced_file_a_slice_in_a_folder(tmp_path, make_study):
     np.testing.assert_allclose(affine, study.affine, atol=1e-3)
 
 
-def test_a_manifest_may_name_a_dicom_folder_or_file(tmp_path, make_study):
+def test_a_manifest_may_name_a_dicom_folder_or_file(tmp_path, make_study, enhanced_file):
     study = make_study("DET0000101", phases=2, slices=3)
     enhanced_file(tmp_path, study, range)
     (tmp_path / "cases.csv").write_text("case_id,patient_id,image\na,a,series\nb,b,enhanced.dcm\n")
@@ -199,7 +149,7 @@ def break_series(series, how):
         ("cropped", "mixed_sizes", "has 24 x 10 pixels, the other slices 24 x 20"),
     ],
 )
-def test_a_broken_series_is_named(tmp_path, make_study, how, code, message):
+def test_a_broken_series_is_named(tmp_path, make_study, how, code, message, flat_folder):
     series = flat_folder(tmp_path, make_study("DET0000101", phases=3, slices=4))
     name = break_series(series, how)
     with pytest.raises(UserError, match=message) as caught:
@@ -214,7 +164,7 @@ angles = st.floats(-3, 3)
 @given(angles, angles, angles, st.booleans(), st.tuples(*[st.floats(0.4, 12)] * 3))
 @settings(max_examples=25, deadline=None)
 def test_any_geometry_survives_dicom_to_a_thousandth_of_a_millimetre(
-    tmp_path_factory, a, b, c, mirrored, spacing
+    tmp_path_factory, flat_folder, a, b, c, mirrored, spacing
 ):
     root = tmp_path_factory.mktemp("geometry")
     axes = sitk.Euler3DTransform((0.0, 0.0, 0.0), a, b, c).GetMatrix()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
-from data_modules.readers import read_mask, read_volume, write_mask
+from data_modules.readers import phases_in, read_mask, read_volume, write_mask
 from data_modules.series import order_by_position
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -203,6 +203,18 @@ def test_a_mask_that_does_not_fit_its_image_is_refused(tmp_path, affine, voxels,
     with pytest.raises(UserError, match=message) as caught:
         read_mask([mask], image, MYOCARDIUM)
     assert "mask.nii.gz" in str(caught.value)
+
+
+def test_a_fourth_axis_of_one_phase_is_none(tmp_path):
+    volume, one_phase = (
+        save(tmp_path / f"{voxels.ndim}.nii.gz", voxels) for voxels in (ring(), ring()[..., None])
+    )
+    expected, image = read_volume([volume]), read_volume([one_phase])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), sitk.GetArrayFromImage(expected))
+    assert phases_in(one_phase) == [((one_phase,), None)]
+    for image_file, mask_file in ((volume, one_phase), (one_phase, volume)):
+        mask = read_mask([mask_file], read_volume([image_file]), MYOCARDIUM)
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), ring().transpose(2, 1, 0))
 
 
 def test_a_mask_in_place_by_less_than_the_tolerance_is_taken(tmp_path):

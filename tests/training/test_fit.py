@@ -4,15 +4,12 @@ import json
 import shlex
 import shutil
 
-import nibabel as nib
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 import yaml
 
 from cardiac_mtl.cli import main
-from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.phantom_files import LAYOUTS
 from cardiac_mtl.runs import BEST, CONFIG, IDENTITY, LAST, PROVENANCE
 from data_modules.stacom import StacomDataModule
@@ -146,115 +143,6 @@ def test_validate_prints_the_selected_value(run, capsys):
     best = json.loads((run / IDENTITY).read_text())["best_value"]
     (line,) = (line for line in shown.splitlines() if line.startswith("val/dice_vol "))
     assert float(line.split()[-1]) == pytest.approx(best, abs=1e-4)
-
-
-def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path):
-    assert (
-        main(["predict", "--run", str(run), "--input", str(hearts), "--output", str(tmp_path)]) == 0
-    )
-    table = pd.read_csv(hearts / "cases.csv")
-    rows = pd.read_csv(tmp_path / "predictions.csv")
-    assert rows.columns.tolist() == ["case_id", "slice", "regressed_area_mm2", "segmented_area_mm2"]
-    for _, case in table.iterrows():
-        mask = nib.load(tmp_path / f"{case['case_id']}_mask.nii.gz")
-        image = nib.load(hearts / case["image"])
-        assert mask.shape == image.shape
-        np.testing.assert_allclose(mask.affine, image.affine, atol=1e-6)
-        pixel = np.prod(mask.header.get_zooms()[:2])
-        areas = np.asarray(mask.dataobj).sum(axis=(0, 1)) * pixel
-        ours = rows.loc[rows["case_id"] == case["case_id"], "segmented_area_mm2"]
-        np.testing.assert_allclose(ours, areas, rtol=1e-4)
-
-
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_predict_computes_as_the_network_was_trained(run, tmp_path, monkeypatch, precision):
-    monkeypatch.setattr("cardiac_mtl.training.precision.native_bf16", lambda: True)
-    copied = shutil.copytree(run, tmp_path / "run")
-    identity = json.loads((run / IDENTITY).read_text()) | {"precision": precision}
-    (copied / IDENTITY).write_text(json.dumps(identity))
-    predictor = Predictor(copied, copied / BEST, "cpu")
-    lowered = []
-    predictor.paper.register_forward_hook(
-        lambda *_: lowered.append(torch.is_autocast_enabled("cpu"))
-    )
-    side = predictor.data.matrix[0]
-    prediction = predictor._predict(np.zeros((2, side, side), np.float32))
-    assert lowered == [precision == "bf16-mixed"]
-    assert prediction["mask_prob"].dtype == torch.float32
-
-
-@pytest.mark.parametrize("dimensions", [2, 4])
-def test_predict_keeps_the_dimensions_of_the_input(run, hearts, tmp_path, dimensions):
-    source = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
-    voxels = np.asarray(source.dataobj)
-    voxels = voxels[..., 3] if dimensions == 2 else np.stack([voxels, voxels], axis=-1)
-    nib.Nifti1Image(voxels, source.affine).to_filename(tmp_path / "heart.nii.gz")
-    out = tmp_path / "out"
-    words = ["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]
-    assert main(words) == 0
-    mask = nib.load(out / "heart_mask.nii.gz")
-    assert mask.shape == voxels.shape
-    np.testing.assert_allclose(mask.affine, source.affine, atol=1e-6)
-    if dimensions == 4:
-        np.testing.assert_array_equal(mask.dataobj[..., 0], mask.dataobj[..., 1])
-
-
-def test_predict_reads_a_dicom_cine(run, lvsc, tmp_path):
-    (patient, *_) = sorted((lvsc / "Training").iterdir())
-    words = ["predict", "--run", str(run), "--input", str(patient), "--output", str(tmp_path)]
-    assert main(words) == 0
-    assert sorted(p.name for p in tmp_path.glob("*.nii.gz")) == [
-        f"{patient.name}_ph0{t}_mask.nii.gz" for t in range(2)
-    ]
-
-
-def test_predict_takes_one_image_in_two_rows(run, hearts, tmp_path):
-    data = shutil.copytree(hearts, tmp_path / "data")
-    table = pd.read_csv(data / "cases.csv").iloc[[0, 0]].assign(case_id=["one", "other"])
-    table.to_csv(data / "cases.csv", index=False)
-    out = tmp_path / "out"
-    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(out)]) == 0
-    one, other = (nib.load(out / f"{name}_mask.nii.gz") for name in ("one", "other"))
-    np.testing.assert_array_equal(one.dataobj, other.dataobj)
-
-
-def test_predict_never_writes_over_what_lies_beside_the_images(run, hearts, tmp_path, capsys):
-    data = shutil.copytree(hearts, tmp_path / "data")
-    masks = {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")}
-    assert masks
-    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(data)]) == 2
-    assert "_mask.nii.gz, which lies beside the images" in capsys.readouterr().err
-    assert {file: file.read_bytes() for file in data.glob("*_mask.nii.gz")} == masks
-
-
-def test_predict_refuses_two_masks_of_one_name(run, hearts, tmp_path, capsys):
-    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
-    for name in ("a.nii", "a.nii.gz"):
-        nib.save(image, tmp_path / name)
-    out = tmp_path / "out"
-    assert main(["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]) == 2
-    assert "2 images have the mask a_mask.nii.gz" in capsys.readouterr().err
-    assert not out.exists()
-
-
-def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_path, capsys):
-    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
-    holes = np.asarray(image.dataobj).astype(np.float32)
-    holes[0, 0, 0] = np.nan
-    data, out = tmp_path / "data", tmp_path / "out"
-    data.mkdir()
-    nib.save(nib.Nifti1Image(holes, image.affine), data / "a.nii.gz")
-    words = ["predict", "--run", str(run), "--input", str(data), "--output", str(out)]
-    assert main(words) == 2  # nothing is left
-    assert "a.nii.gz: has 1 voxels that are NaN" in capsys.readouterr().err
-    assert not out.exists()
-    nib.save(image, data / "b.nii.gz")
-    (data / "c.nii.gz").write_bytes((data / "b.nii.gz").read_bytes()[:20])
-    assert main(words) == 1
-    shown = capsys.readouterr().out
-    assert shown.count("left out: ") == 2
-    assert "1 volumes: " in shown
-    assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
 
 
 @pytest.mark.usefixtures("undrawn")
