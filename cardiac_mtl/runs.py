@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import cardiac_mtl
 from cardiac_mtl.console import say
@@ -109,17 +109,38 @@ def write_identity(run: Path, identity: Mapping[str, Any]) -> None:
     write_whole(run / IDENTITY, json.dumps(identity, indent=2) + "\n")
 
 
-def read_identity(run: Path) -> dict[str, Any]:
+class Identity(dict[str, Any]):
+    """What `run.json` says.
+
+    Args:
+        values: by name.
+        path: where they stand.
+    """
+
+    def __init__(self, values: Mapping[str, Any], path: Path) -> None:
+        super().__init__(values)
+        self.path = path
+
+    def __missing__(self, name: str) -> NoReturn:
+        """Refuse a file from which a value was lost."""
+        raise UserError(
+            f"says nothing of {name!r}",
+            where=str(self.path),
+            fix="restore the file, give another run, or train this one again",
+        )
+
+
+def read_identity(run: Path) -> Identity:
     """Read `run.json`.
 
     Raises:
-        UserError: it is absent or damaged.
+        UserError: it is absent or damaged; later, where what is asked of it is not there.
     """
     try:
         identity = json.loads((run / IDENTITY).read_text(encoding="utf-8"))
         if not isinstance(identity, dict):
             raise ValueError(type(identity).__name__)
-        return identity
+        return Identity(identity, run / IDENTITY)
     except (OSError, ValueError) as error:
         raise UserError(
             f"cannot be read ({type(error).__name__})",

@@ -105,6 +105,13 @@ def test_a_damaged_identity_is_named(tmp_path):
         read_identity(run)
 
 
+def test_an_identity_that_lost_a_value_is_named(tmp_path):
+    run = make_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"run\.json: says nothing of 'fold'; restore the file"):
+        read_identity(run)["fold"]
+    assert read_identity(run).get("fold") is None
+
+
 def test_provenance_is_json_and_names_versions():
     facts = json.loads(json.dumps(provenance()))
     assert facts["versions"]["torch"] == torch.__version__

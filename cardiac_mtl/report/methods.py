@@ -73,7 +73,7 @@ class Method:
     @property
     def protocol(self) -> str:
         """Say how the checkpoints were selected: the least honest of the runs counts (P9)."""
-        found = {str(run.identity.get("protocol", EXTERNAL)) for run in self.runs}
+        found = {str(run.identity["protocol"]) for run in self.runs}
         return HONEST if found == {HONEST} else (found - {HONEST}).pop()
 
 

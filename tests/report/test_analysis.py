@@ -251,7 +251,9 @@ def test_dice_and_psnr_of_fpm_are_of_images(methods):
          "jaccard": [0.8, 0.8, 0.8, 0.3], "psnr_db": [26.0, 27.0, 30.0, 24.0]}
     )  # fmt: skip
     cases = pd.DataFrame({"patient_id": ["p0", "p1"], "label": "myocardium", "dice": [0.9, 0.5]})
-    run = dataclasses.replace(methods[0].runs[0], identity={"experiment": "fpm_multitask"})
+    run = dataclasses.replace(
+        methods[0].runs[0], identity={"experiment": "fpm_multitask", "protocol": "honest"}
+    )
     method = Method("fpm_multitask", [run])
     ours = fidelity([changed(method, slices=slices, cases=cases)]).set_index("quantity")["ours"]
     np.testing.assert_allclose(ours["myocardium dice mean"], 0.8)

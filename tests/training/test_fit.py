@@ -306,6 +306,21 @@ def test_a_test_without_run_and_of_a_damaged_checkpoint(run, tmp_path, capsys):
     assert "best.ckpt: is not a readable checkpoint" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
+def test_a_run_that_lost_what_it_is_is_one_line(run, tmp_path, capsys):
+    assert main(["test", "--run", str(run)]) == 0
+    broken, out = shutil.copytree(run, tmp_path / "run"), str(tmp_path / "out")
+    (broken / IDENTITY).write_text("{}")
+    for words in (
+        ["test", "--run", str(broken)],
+        ["audit", "--run", str(broken)],
+        ["report", str(broken), "--output", out],
+    ):
+        capsys.readouterr()
+        assert main(words) == 2, words
+        assert "run.json: says nothing of '" in capsys.readouterr().err, words
+
+
 @pytest.mark.parametrize("other", [["--data.split_seed", "5"], ["--data.fold", "1"]])
 def test_another_fold_than_that_of_training_is_refused(run, capsys, other):
     assert main(["test", "--run", str(run), *other]) == 2
