@@ -6,6 +6,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -228,10 +229,16 @@ def user_error_behind(error: BaseException) -> UserError | None:
         chain = chain.__cause__ or chain.__context__
     if chain is not None:
         return chain
-    if isinstance(error, MisconfigurationException):
+    if isinstance(error, MisconfigurationException) or _raised_by_lightning(error):
         what = " ".join(str(error).split()).rstrip(".!")
         return UserError(what, where="trainer", fix="see `cardiac-mtl fit --help`")
     return explain(str(error), ()) if str(error).startswith(_NOISE) else None
+
+
+def _raised_by_lightning(error: BaseException) -> bool:
+    """Say whether Lightning itself refused something, as it does with settings of its own."""
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    return str(frame.f_globals["__name__"]).startswith("lightning.")
 
 
 def _option_names(parser: ArgumentParser) -> list[str]:

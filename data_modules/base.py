@@ -266,7 +266,9 @@ class CardiacDataModule(Preparation, LightningDataModule):
         return {
             "num_replicas": self.trainer.world_size if self.trainer else 1,
             "rank": self.trainer.global_rank if self.trainer else 0,
-            "seed": self.folds.seed,
+            # the run's, not that of the folds: studies of several seeds see other orders. The epoch
+            # is added to it: seeds beside each other must not have the same orders, one epoch late
+            "seed": self._seed << 16,
         }
 
     @override

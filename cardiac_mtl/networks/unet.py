@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.networks.padding import margins, padded, unpadded
 from cardiac_mtl.networks.regression import Float32Linear
 
@@ -106,6 +107,9 @@ class RegressionHead(nn.Module):
         image_size: (H, W) of the image, which fixes the size of the fully connected layer.
         branch_at: the feature map that the head stands on [paper: final].
         pool: side of the pooling window [paper: a quarter of the size, read as each side].
+
+    Raises:
+        UserError: the window is larger than the feature map.
     """
 
     def __init__(
@@ -117,7 +121,10 @@ class RegressionHead(nn.Module):
     ) -> None:
         super().__init__()
         multiplier, stride = _MULTIPLIER_AND_STRIDE[branch_at]
-        rows, columns = (side // stride // pool for side in image_size)
+        sides = [side // stride for side in image_size]
+        if not 1 <= pool <= min(sides):
+            raise UserError(f"{pool}", where="model.pool", fix=f"give 1 to {min(sides)}")
+        rows, columns = (side // pool for side in sides)
         self.convolutions = ConvBlock(multiplier * width, width)
         self.pool = nn.MaxPool2d(pool)
         self.linear = Float32Linear(width * rows * columns, 1)

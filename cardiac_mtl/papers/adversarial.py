@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -99,6 +100,14 @@ class AdversarialPaper(Paper):
                 where="trainer.max_steps",
                 fix="give trainer.max_epochs",
             )
+        for average in self.trainer.callbacks:  # type: ignore[attr-defined]
+            # P22: it counts the steps of both players, and sees the count after the last of them
+            if isinstance(average, EMAWeightAveraging) and average.update_every_n_steps != 1:
+                raise UserError(
+                    f"{average.update_every_n_steps}: with two players it might never be updated",
+                    where="trainer.callbacks, EMAWeightAveraging.update_every_n_steps",
+                    fix="give 1",
+                )
 
     @override
     def training_step(self, batch: Batch, batch_idx: int) -> None:  # type: ignore[override]

@@ -129,14 +129,21 @@ def plan(
             )
     if folds < 1:
         raise UserError(f"{folds} folds", where="--folds", fix="give at least 1")
-    run_root = run_root.resolve()  # a study may be called from any folder
     experiments, overlays = configs[0].split(","), configs[1:]
+    names = [Path(name).stem for name in experiments]
+    if doubled := [name for name in names if names.count(name) > 1]:
+        raise UserError(  # jobs, states and logs go by these names
+            f"two experiments are called {doubled[0]!r}",
+            where="--config",
+            fix="give each its own file name",
+        )
+    run_root = run_root.resolve()  # a study may be called from any folder
     files = [find_config(name) for name in (*experiments, *overlays)]
     # a changed file is another study: nothing of the old one must be taken for it
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     described = json.dumps([content, [str(p) for p in overlays], list(words), folds])
     digest = hashlib.sha256(described.encode()).hexdigest()[:8]
-    ledger = run_root / "cv" / f"{'+'.join(Path(name).stem for name in experiments)}-{digest}"
+    ledger = run_root / "cv" / f"{'+'.join(names)}-{digest}"
     jobs = []
     for experiment, seed, fold in product(experiments, seeds, range(folds)):
         given = [word for name in (experiment, *overlays) for word in ("--config", name)]

@@ -211,7 +211,9 @@ def _progress(
     """Return epochs done of all, and the time that the others will take at this pace."""
     whole = read_yaml(run_directory / CONFIG)["trainer"]["max_epochs"]
     path = run_directory / METRICS
-    epochs: list[float] = pd.read_csv(path)["epoch"].dropna().tolist() if path.is_file() else []
+    rows = pd.read_csv(path) if path.is_file() else pd.DataFrame()
+    # until the first epoch ends there may be but the rows of callbacks that log none
+    epochs: list[float] = rows["epoch"].dropna().tolist() if "epoch" in rows else []
     done = int(max(epochs, default=-1)) + 1
     resumed = identity.get("resumed", [])
     here = done - (resumed[-1]["after_epoch"] + 1 if resumed else 0)

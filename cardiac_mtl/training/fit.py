@@ -1,5 +1,6 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
+import hashlib
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -60,6 +61,7 @@ from cardiac_mtl.training.precision import on_gpu, suited_precision
 from cardiac_mtl.training.progress import progress
 from cardiac_mtl.training.refusals import (
     refuse_impossible,
+    refuse_no_validation,
     refuse_other_labels,
     refuse_other_optimizers,
     refuse_shadowed_package,
@@ -96,7 +98,7 @@ def run(arguments: Sequence[str], announce: Callable[[Path], None] | None = None
         refuse_no_experiment(words)
     try:
         cli = CardiacCLI(words, run, announce, arguments)
-    except (ValueError, MisconfigurationException) as error:
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise user_error_behind(error) or error from error
     finally:
         end_wandb()
@@ -183,7 +185,7 @@ class CardiacCLI(LightningCLI):
                 config.experiment,
                 data_class(config.data).name_of(config.data.init_args.root),
                 f"fold{config.data.init_args.fold}-seed{config.seed_everything}",
-                config_digest(self.kept),
+                config_digest(self.kept | _starting_weights(config.get("ckpt_path"))),
             )
             settle_loggers(config.trainer.logger, self.run_directory)
 
@@ -213,10 +215,12 @@ class CardiacCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Check everything that can be checked, then make or find the run directory."""
-        if start := self._config_of_command().get("ckpt_path"):
-            read_checkpoint(Path(start))
         self._set_up_data("fit")
         data = self.datamodule
+        if start := self._config_of_command().get("ckpt_path"):
+            fix = "start from a checkpoint of this fold"
+            self._refuse_other_fold(Path(start), read_checkpoint(Path(start)), fix)
+        refuse_no_validation(self.trainer, data)
         self.origin |= {
             "split_sha256": data.split_sha256,
             "fold": data.fold,
@@ -235,13 +239,19 @@ class CardiacCLI(LightningCLI):
             self.announce(self.run_directory)
 
     def fit(self, model: Paper, datamodule: CardiacDataModule, ckpt_path: Any = None) -> None:  # noqa: ANN401 - Lightning's own union
-        """Train, from the last checkpoint where there is one."""
+        """Train, from the last checkpoint where there is one, else with the weights of another.
+
+        Of that other one the weights alone count (P30): Lightning would take over its epochs, its
+        optimiser with the learning rate, its best score and the patients that it has seen.
+        """
         if self.done:
             return
         last = self.run_directory / LAST
-        start = str(last) if last.is_file() else ckpt_path
+        goes_on = last.is_file()
+        if ckpt_path and not goes_on:
+            load_weights(model, read_checkpoint(Path(ckpt_path)), Path(ckpt_path))
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=start)
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=str(last) if goes_on else None)
         except BaseException:
             if self.trainer.is_global_zero:
                 self.give_back()
@@ -256,9 +266,12 @@ class CardiacCLI(LightningCLI):
         if self.done:
             say(f"trained already: {self.run_directory}")
             say("to train it again, rename that directory, or give another --seed_everything")
-        else:
+            self.give_back()
+            return
+        try:
             self._conclude()
-        self.give_back()
+        finally:
+            self.give_back()
 
     def _begin(self, before: dict[str, Any], place: Place | None) -> None:
         """Write down what is about to be trained, and from where."""
@@ -284,6 +297,13 @@ class CardiacCLI(LightningCLI):
             self._note(status="dry run")
             say("a dry run: nothing was kept")
             return
+        if not (self.run_directory / BEST).is_file():
+            self._note(status="failed")
+            raise UserError(
+                f"no epoch was validated, so {self.best.monitor} chose no checkpoint",
+                where=f"epoch {self.trainer.current_epoch}",
+                fix="train longer, or validate more often: see the trainer in the configuration",
+            )
         best = self.best.best_model_score
         self._note(
             status=FINISHED,
@@ -325,14 +345,26 @@ class CardiacCLI(LightningCLI):
         self._set_up_data(str(self.subcommand))
         path = self.run_directory / BEST
         checkpoint = read_checkpoint(path)
+        fix = "restore the data of that time, or use `cardiac-mtl predict` for other data"
+        self._refuse_other_fold(path, checkpoint, fix)
+        if checkpoint[PROVENANCE]["protocol"] != self.protocol:
+            # a threshold would be chosen on other patients than the checkpoint was
+            raise UserError(
+                f"was selected by the {checkpoint[PROVENANCE]['protocol']} protocol",
+                where=str(path),
+                fix="leave data.paper_protocol as it was in training",
+            )
+        load_weights(self.model, checkpoint, path)
+
+    def _refuse_other_fold(self, path: Path, checkpoint: dict[str, Any], fix: str) -> None:
+        """Refuse weights that were trained on other folds, or on another one of them."""
         trained, data = checkpoint[PROVENANCE], self.datamodule
         if (trained["split_sha256"], trained["fold"]) != (data.split_sha256, data.fold):
             raise UserError(
                 "the fold is not that of its training, so test patients may have trained it",
                 where=str(path),
-                fix="restore the data of that time, or use `cardiac-mtl predict` for other data",
+                fix=fix,
             )
-        load_weights(self.model, checkpoint, path)
 
     def _set_up_data(self, stage: str) -> None:
         self.datamodule.setup(stage)
@@ -404,3 +436,11 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
+
+
+def _starting_weights(path: Any) -> dict[str, str]:  # noqa: ANN401 - Lightning's own union
+    """Return what tells a run that starts from other weights from one that does not."""
+    if not path:
+        return {}
+    read_checkpoint(Path(path))  # refuses what is none
+    return {"starting_weights": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

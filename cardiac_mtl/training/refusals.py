@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from jsonargparse import Namespace
+from lightning import Trainer
 
 import cardiac_mtl
 import data_modules
@@ -24,8 +25,9 @@ def refuse_impossible(settings: Namespace) -> None:
     ):
         if not least <= value < _NUMBERS:
             raise UserError(f"{value}", where=key, fix=f"give {least} to {_NUMBERS - 1}")
-    if settings.trainer.max_epochs == 0:
-        raise UserError("0", where="trainer.max_epochs", fix="give 1 or more")
+    for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
+        if settings.trainer[key] == 0:
+            raise UserError("0", where=f"trainer.{key}", fix="give 1 or more")
 
 
 def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
@@ -67,6 +69,18 @@ def refuse_unannotated(model: Paper, data: CardiacDataModule) -> None:
                     where=f"data.root {data.root}",
                     fix=f"give {kind}s (column `{kind}` of a cases.csv), or choose another fold",
                 )
+
+
+def refuse_no_validation(trainer: Trainer, data: CardiacDataModule) -> None:
+    """Refuse to train fewer epochs than it takes to validate one: no checkpoint would be chosen."""
+    every, epochs = trainer.check_val_every_n_epoch, trainer.max_epochs
+    if data.selection_part == "none" or every is None or epochs is None or not 0 < epochs < every:
+        return
+    raise UserError(
+        f"{every}, of {epochs} epochs: none would be validated, and no checkpoint chosen",
+        where="trainer.check_val_every_n_epoch",
+        fix=f"give {epochs} or less",
+    )
 
 
 def refuse_other_optimizers(model: Paper) -> None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from lightning import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint
 from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
@@ -154,3 +154,11 @@ def test_several_processes_wait_for_one_player_only():
     paper.trainer = Trainer(accelerator="cpu", devices=2, strategy="ddp", logger=False)
     paper.setup("fit")
     assert paper.trainer.strategy._ddp_kwargs == {"find_unused_parameters": True}
+
+
+def test_an_average_that_would_never_be_updated_is_refused():
+    """P22: the count of steps is odd after every batch of two players."""
+    average = EMAWeightAveraging(update_every_n_steps=2)
+    trainer = Trainer(accelerator="cpu", callbacks=[average], logger=False, max_epochs=1)
+    with pytest.raises(UserError, match="might never be updated"):
+        trainer.fit(Toy(), Data())

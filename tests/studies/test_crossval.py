@@ -284,3 +284,23 @@ def test_a_job_that_slurm_does_not_release_says_so_in_the_words_of_slurm(scontro
     assert asked() == ["release 7"] * 2
     (line,) = str(caught.value).splitlines()
     assert "7_0-1: Requested partition configuration not available now" in line
+
+
+def test_two_experiments_of_one_name_are_refused(tmp_path):
+    """Their jobs would share state and log, and one of them would never run."""
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mtn.yaml").write_text(f"trainer: {{max_epochs: {len(folder)}}}")
+    names = ",".join(str(tmp_path / folder / "mtn.yaml") for folder in ("a", "b"))
+    with pytest.raises(UserError, match="two experiments are called 'mtn'"):
+        plan([names], 2, [0], tmp_path, [])
+
+
+def test_a_job_whose_metrics_have_no_epoch_yet_stands_in_the_table(tmp_path):
+    """LearningRateMonitor logs before the first epoch ends."""
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "metrics.csv").write_text("lr-Adam,step\n0.1,0\n")
+    job = Job(tmp_path, "mtn_unet", 0, 0, ())
+    job.write(state="failed", run=str(tmp_path), started_at="2026-01-01T00:00:00+00:00")
+    assert "0/3" in table([job])

@@ -208,6 +208,7 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--data.spacing_mm", "-1"], "data.spacing_mm: -1.0; give 0.001 or more"),
         (["--data.augmentation.probability", "3"], "data.augmentation.probability: 3.0; give 0 to"),
         (["--data.augmentation.zoom", "-2"], "data.augmentation.zoom: -2.0; give 0 or more"),
+        (["--model.pool", "100"], "model.pool: 100; give 1 to"),
         (["--model.width", "0"], "model.width: 0; give 1 to"),
         (["--model.width", "-2"], "model.width: -2; give 1 to"),
         (["--model.optimizer.init_args.lr", "-1"], "model: Invalid learning rate: -1.0; see the"),
@@ -325,3 +326,83 @@ def test_a_run_that_lost_what_it_is_is_one_line(run, tmp_path, capsys):
 def test_another_fold_than_that_of_training_is_refused(run, capsys, other):
     assert main(["test", "--run", str(run), *other]) == 2
     assert "the fold is not that of its training" in capsys.readouterr().err
+
+
+def test_a_start_from_other_weights_takes_the_weights_alone(run, lvsc, tmp_path):
+    more = ["--ckpt_path", run / LAST, "--model.optimizer.lr", "0.5"]
+    assert fit(lvsc, tmp_path, *more) == 0
+    (identity,) = tmp_path.rglob(IDENTITY)
+    found = json.loads(identity.read_text())
+    rows = pd.read_csv(identity.with_name("metrics.csv"))
+    assert rows["lr"].dropna().tolist() == [0.5]
+    assert rows["epoch"].tolist() == [0, 0]
+    assert found["best_value"] == pytest.approx(rows["val/dice_vol"].max())
+    assert (identity.parent / BEST).is_file()
+
+
+def test_a_start_from_other_weights_is_another_run(run, lvsc, capsys):
+    assert fit(lvsc, run.parents[3], "--ckpt_path", run / LAST) == 0
+    assert "trained already" not in capsys.readouterr().out
+    (other,) = {path.parent for path in run.parent.parent.rglob(IDENTITY)} - {run}
+    shutil.rmtree(other)
+
+
+@pytest.mark.parametrize("other", [["--data.split_seed", "5"], ["--data.fold", "1"]])
+def test_a_start_from_weights_of_another_fold_is_refused(run, lvsc, tmp_path, capsys, other):
+    assert fit(lvsc, tmp_path / "runs", "--ckpt_path", run / LAST, *other) == 2
+    assert "test patients may have trained it" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_is_not_tested_under_another_protocol(run, capsys):
+    assert main(["test", "--run", str(run), "--data.paper_protocol", "true"]) == 2
+    assert "was selected by the honest protocol" in capsys.readouterr().err
+
+
+def test_a_run_that_would_validate_no_epoch_is_refused(lvsc, tmp_path, capsys):
+    more = ["--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "4"]
+    assert fit(lvsc, tmp_path / "runs", *more) == 2
+    assert "4, of 3 epochs: none would be validated" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_that_validated_no_epoch_has_failed(lvsc, tmp_path, capsys):
+    assert fit(lvsc, tmp_path, "--trainer.max_steps", "1") == 2
+    assert "no epoch was validated" in capsys.readouterr().err
+    (identity,) = tmp_path.rglob(IDENTITY)
+    assert json.loads(identity.read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize("key", ["accumulate_grad_batches", "check_val_every_n_epoch"])
+def test_a_trainer_that_cannot_count_is_refused(lvsc, tmp_path, capsys, key):
+    assert fit(lvsc, tmp_path / "runs", f"--trainer.{key}", "0") == 2
+    assert f"trainer.{key}: 0; give 1 or more" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--trainer.val_check_interval", "500"], "trainer: `val_check_interval` (500) must be"),
+        (["--trainer.strategy", "foo"], "trainer: You selected an invalid strategy name"),
+        ([CALLBACK, "--trainer.callbacks.monitor=val/foo"], "trainer: Early stopping conditioned on metric"),
+    ],
+)
+def test_what_lightning_refuses_is_one_line(lvsc, tmp_path, capsys, more, message):
+    assert fit(lvsc, tmp_path, *more) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_each_seed_has_an_order_of_its_own_in_every_epoch(lvsc):
+    orders = set()
+    for seed in range(3):
+        torch.manual_seed(seed)
+        data = StacomDataModule(root=lvsc, matrix=(16, 16), spacing_mm=16.0, num_folds=3)
+        data.setup("test")
+        sampler = data.train_dataloader().sampler
+        for epoch in range(3):
+            sampler.set_epoch(epoch)
+            orders.add(tuple(sampler))
+    assert len(orders) == 9
