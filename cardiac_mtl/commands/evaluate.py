@@ -284,8 +284,10 @@ def _write(
     output: Path = options.output
     frames = assemble((one.rows for one in scored), EXTERNAL)
     table = summary(frames.cases, frames.slices)
+    _clear(output)
     for name, frame in (*frames._asdict().items(), ("table", table)):
-        write_csv(output / f"{name}.csv", frame)
+        if name != "cases":
+            write_csv(output / f"{name}.csv", frame)
     if settings.indices:
         write_csv(output / "indices.csv", pd.concat([one.indices for one in scored]))
         write_csv(output / "pixels.csv", pd.concat([one.pixels for one in scored]))
@@ -311,7 +313,18 @@ def _write(
         "selected_on": "not known",
         "labels": settings.labels,
         "findings": dict(Counter(finding.code for finding in findings)),
+        "not_scored": dict(Counter(f.code for f in findings if f.severity == "error" and f.case)),
         **provenance(options.command),
     }
     write_identity(output, identity)
+    write_csv(output / "cases.csv", frames.cases)  # last: without it `report` reads nothing here
     say(to_text(table))
+
+
+def _clear(output: Path) -> None:
+    """Take away what an earlier evaluation left: rows of other masks, and those of no option now.
+
+    The identity stays until it is written anew: it says that the folder is ours.
+    """
+    for name in ("cases", "indices", "pixels"):
+        (output / f"{name}.csv").unlink(missing_ok=True)

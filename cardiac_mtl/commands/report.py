@@ -21,7 +21,7 @@ from cardiac_mtl.report.canvas import save
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.sections import sections_of
-from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity
+from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, unfinished
 from data_modules.cases import name_of_cine
 
 _ONE_METHOD = ("experiment", "data", "seed")
@@ -34,7 +34,7 @@ _FIX = "score the run again with this version"
 _TEXT = (
     "case_id", "patient_id", "phase", "cardiac_phase", "region", "pathology", "centre", "vendor",
     "flags", "ed_phase", "es_phase", "reference_ed_phase", "reference_es_phase", "class",
-    "class_name",
+    "class_name", "label",
 )  # fmt: skip
 """Columns that stay text, though they may hold nothing but digits or nothing at all."""
 
@@ -68,9 +68,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--table", type=Path, help="cases.csv of the data set, for --by")
     options = parser.parse_args(arguments[1:])
     methods = read_methods(options.runs)
-    columns = [name for name in options.by.split(",") if name]
+    columns = list(dict.fromkeys(name for name in options.by.split(",") if name))
     if columns:
-        _join(methods, options.table, columns)
+        columns = _join(methods, options.table, columns)
     write_report(options.output, methods, options.title, [*_STRATA, *columns])
     for warning in analysis.warnings(methods):
         say(f"note: {warning}")
@@ -118,11 +118,13 @@ def variants_of(runs: Sequence[Run]) -> list[str]:
     Returns:
         Of each run, the settings whose values differ among those runs, such as
         `weighting.mask 0.3`; empty where none does. A setting that one of them lacks does not
-        count: a later version added it.
+        count: a later version added it. Masks of another tool have no settings at all, and do not
+        hide how the runs beside them differ.
     """
     alike: dict[tuple[str, str], list[Run]] = defaultdict(list)
     for run in runs:
-        alike[_kin(run)].append(run)
+        if run.settings:
+            alike[_kin(run)].append(run)
     differing = {
         kin: [
             name
@@ -133,7 +135,10 @@ def variants_of(runs: Sequence[Run]) -> list[str]:
         for kin, group in alike.items()
     }
     return [
-        ", ".join(f"{name} {run.settings[name]}" for name in differing[_kin(run)]) for run in runs
+        ", ".join(f"{name} {run.settings[name]}" for name in differing[_kin(run)])
+        if run.settings
+        else ""
+        for run in runs
     ]
 
 
@@ -161,6 +166,7 @@ def read_run(folder: Path) -> Run:
         identity=read_identity(folder),
         metrics=_read(metrics, ()) if metrics.is_file() else pd.DataFrame(),
         settings=_settings(folder / CONFIG),
+        unfinished=unfinished(folder) or "",
         **frames,
     )
 
@@ -189,7 +195,7 @@ def write_report(
         for picture in section.pictures:
             images[picture.name] = save(picture, output / "figures")
         for photo in section.photos:
-            copyfile(photo.file, output / "figures" / photo.file.name)
+            copyfile(photo.file, output / "figures" / f"{photo.name}{photo.file.suffix}")
     page = Page(
         title=title,
         generated=now()[:10],
@@ -284,8 +290,13 @@ def _refuse_shared_cases(name: str, runs: Sequence[Run]) -> None:
             seen[case_id] = one.folder
 
 
-def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str]) -> None:
-    """Bring columns of the data set's own table to the rows; they are written nowhere else."""
+def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str]) -> list[str]:
+    """Bring columns of the data set's own table to the rows; they are written nowhere else.
+
+    Returns:
+        What the columns are called in the rows. The class of a patient is `label` in a case table,
+        and the structure is in the rows: none of these is written over.
+    """
     if table is None:
         raise UserError("which table?", where="--by", fix="give --table DATA/cases.csv")
     try:
@@ -300,10 +311,12 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
             where=str(table),
             fix=f"choose from {', '.join(map(str, found))}",
         )
-    for column in columns:
+    names = [f"{name} of the table" if name in CASE_COLUMNS else name for name in columns]
+    for column, name in zip(columns, names, strict=True):
         values = dict(zip(found["case_id"], found[column], strict=True))
         for method in methods:
             # the phases of a cine are rows of ours, but one row of the table
             cases = method.cases["case_id"]
             whole = cases.map(name_of_cine)
-            method.cases[column] = cases.map(values).fillna(whole.map(values)).fillna("")
+            method.cases[name] = cases.map(values).fillna(whole.map(values)).fillna("")
+    return names

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CollectedCase
@@ -41,8 +42,8 @@ def index_rows(
         label: name of the class, such as infarct.
         value: of the class in the masks.
         muscle: value of the myocardium, the denominator of the segment percentage, which is NaN
-            where the reference of the case holds none; None where no masks do: then the whole
-            image is.
+            where the reference of the case holds none, or the prediction where that is to name
+            it; None where no masks do: then the whole image is.
         wall_of_reference: the prediction names no myocardium, and is held against that of the
             reference.
 
@@ -53,9 +54,7 @@ def index_rows(
     known = np.flatnonzero((case.reference != UNLABELLED).any(axis=(1, 2)))
     spacing = case.spacing[1:]
     reference = case.reference[known]
-    wall = None if muscle is None else np.isin(reference, (muscle, value))
-    if wall is not None and not (reference == muscle).any():
-        wall[:] = False  # nobody drew it: an infarct is not 100 % of itself
+    wall = None if muscle is None else _wall(reference, muscle, value)
     true = infarct_indices(reference == value, spacing, wall)
     if case.reference_indices.shape[1] == len(INDEX_NAMES):
         given = case.reference_indices[known].astype(float)
@@ -64,7 +63,7 @@ def index_rows(
     if case.predicted is not None:
         predicted = case.predicted[known]
         if muscle is not None and not wall_of_reference:
-            wall = np.isin(predicted, (muscle, value))
+            wall = _wall(predicted, muscle, value)
         measured = infarct_indices(predicted == value, spacing, wall)
     if case.indices is not None:
         regressed = case.indices[known].astype(float)
@@ -80,3 +79,11 @@ def index_rows(
         errors = index_errors(values, true)
         columns |= {f"{prefix}{name}_error": errors[:, k] for k, name in enumerate(ERROR_NAMES)}
     return pd.DataFrame(columns, columns=INDEX_COLUMNS)
+
+
+def _wall(mask: NDArray[np.integer[Any]], muscle: int, value: int) -> NDArray[np.bool_]:
+    """Return the myocardium (S, H, W) with what is infarcted of it; nothing where none is drawn."""
+    wall: NDArray[np.bool_] = np.isin(mask, (muscle, value))
+    if not (mask == muscle).any():
+        wall[:] = False  # nobody drew it: an infarct is not 100 % of itself
+    return wall

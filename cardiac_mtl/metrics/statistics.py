@@ -143,7 +143,9 @@ def paired_test(first: Floats, second: Floats, clusters: NDArray[Any] | None = N
         return PairedTest(n, float("nan"), float("nan"), float("nan"))
     if not differences.any():
         return PairedTest(n, 0.0, 1.0, 1.0)
-    p_wilcoxon = float(stats.wilcoxon(differences).pvalue)
+    # 0.9 - 0.8 is not 0.8 - 0.7: what differs by rounding alone is a tie, or no difference
+    ranked = np.round(differences / np.abs(differences).max(), 9)
+    p_wilcoxon = float(stats.wilcoxon(ranked).pvalue)
     # the spread that rounding leaves behind is none: R's t.test refuses such data too
     same = np.allclose(differences, differences[0], rtol=1e-12, atol=0)
     p_t = float("nan") if same else float(stats.ttest_1samp(differences, 0).pvalue)

@@ -1,5 +1,6 @@
 """Rows to the tables of a report: means with intervals and failures, tests, agreement, strata."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -319,6 +320,28 @@ def _trained_on_images_of(method: Method) -> int:
     return len(seen & set(method.cases["patient_id"]))
 
 
+def _refused(method: Method) -> Counter[str]:
+    """Count the cases whose predictions were there and not scored, by the code of the finding."""
+    codes: Counter[str] = Counter()
+    for run in method.runs:
+        codes.update(run.identity.get("not_scored", {}))
+    del codes["no_prediction"]  # told by itself
+    return codes
+
+
+def _tolerances(methods: Sequence[Method]) -> list[str]:
+    """Return a warning where surface Dice at several tolerances stand in one column."""
+    used = {
+        method.name: sorted(set(method.cases["tolerance_mm"].dropna()))
+        for method in methods
+        if "tolerance_mm" in method.cases
+    }
+    if len({value for values in used.values() for value in values}) < 2:
+        return []
+    told = ", ".join(f"{n} {'/'.join(f'{v:g}' for v in values)} mm" for n, values in used.items())
+    return [f"The surface Dice are at different tolerances ({told}): do not compare them."]
+
+
 def warnings(methods: Sequence[Method]) -> list[str]:
     """Return what a reader must know before any number: dishonest, unpaired, failed."""
     found = [
@@ -338,6 +361,13 @@ def warnings(methods: Sequence[Method]) -> list[str]:
             for method in methods
         )
         found.append(f"The methods were tested on different data ({names}): do not compare them.")
+    found += _tolerances(methods)
+    found += [
+        f"{method.name}: {run.part} did not train to its end: {run.unfinished}."
+        for method in methods
+        for run in method.runs
+        if run.unfinished
+    ]
     sets = {method.name: set(method.cases["case_id"]) for method in methods}
     shared = set.intersection(*sets.values()) if sets else set()
     found += [
@@ -356,6 +386,11 @@ def warnings(methods: Sequence[Method]) -> list[str]:
             r.identity.get("findings", {}).get("no_prediction", 0) for r in method.runs
         ):
             found.append(f"{method.name}: {absent} cases have no prediction and are in no mean.")
+        if refused := _refused(method):
+            found.append(
+                f"{method.name}: predictions of {sum(refused.values())} cases could not be scored "
+                f"({', '.join(sorted(refused))}) and are in no mean."
+            )
         failed = method.cases["state"].isin(["missed", "false_positive"]).sum()
         if failed:
             found.append(f"{method.name}: {failed} structures missed or false, at their worst.")

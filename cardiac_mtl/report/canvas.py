@@ -1,5 +1,6 @@
 """What every figure of a report shares: colours of Okabe and Ito, markers, panels, files."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ class Picture:
 class Photo:
     """A picture that `test` drew, with what a reader needs beside it."""
 
+    name: str
+    """Of its file in the report: two methods draw the same case under one name."""
     file: Path
     title: str
     caption: str
@@ -60,8 +63,17 @@ def save(picture: Picture, folder: Path) -> Path:
 
 
 def file_name(kind: str, name: object) -> str:
-    """Return a name that every file system takes."""
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
+    """Return a name that every file system takes, another one for another name.
+
+    Examples:
+        >>> file_name("scatter", "mtn_unet, seed 0")
+        'scatter_mtn_unet_seed_0'
+    """
+    safe = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
+    if re.search(r"[^\w.,\s-]", str(name), re.ASCII):
+        # what goes may be all that tells two methods apart: one would get the figure of the other
+        safe += "_" + hashlib.sha256(str(name).encode()).hexdigest()[:6]
+    return safe
 
 
 def looks_of(drawn: Sequence[object]) -> list[dict[str, Any]]:

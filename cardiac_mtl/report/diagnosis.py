@@ -19,7 +19,7 @@ from cardiac_mtl.metrics.classification import (
 )
 from cardiac_mtl.metrics.statistics import bootstrap_sums
 from cardiac_mtl.report.activations import FIGURES, activation_file, in_words
-from cardiac_mtl.report.canvas import Photo
+from cardiac_mtl.report.canvas import Photo, file_name
 from cardiac_mtl.report.layout import numbers_shown, with_interval
 from cardiac_mtl.report.methods import Method
 
@@ -196,6 +196,7 @@ def activations(methods: Sequence[Method]) -> list[Photo]:
                     words = in_words(outcome, names)
                     photos.append(
                         Photo(
+                            file_name("class_activation", f"{method.name}_{case}"),
                             file,
                             f"{method.name}: {words}",
                             f"Case {case}, {run.part}. Above the map with the outline of the "

@@ -166,7 +166,8 @@ def _ours(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ou
     if found := _rows_of(method, row, measure):
         return _mean(*found, row["statistic"])
     if measure in _LINES:
-        slices = method.slices[method.slices["reference_area_mm2"] > 0]
+        slices = _chosen(method.slices, row)
+        slices = slices[slices["reference_area_mm2"] > 0]
         areas = slices[_LINES[measure]].to_numpy(float)
         line = pearson(slices["reference_area_mm2"].to_numpy(float), areas)
         return _Ours(line.r, np.nan, np.nan, np.nan, line.n) if np.isfinite(line.r) else None
@@ -249,9 +250,10 @@ def _ks(method: Method, row: dict[str, Any], methods: Sequence[Method]) -> _Ours
     column = _column_of(row["paper"], str(row["measure"]).removeprefix("ks_p_"))
     for other in methods:
         alike = _data_and_seed(other) == _data_and_seed(method)
+        pair = method, other
         if other.experiment == "mtn_unet" and not other.variant and alike:
-            one, two = (m.cases[column].to_numpy(float) for m in (method, other))
-            return _Ours(ks(one, two), np.nan, np.nan, np.nan, len(one))
+            one, two = (_chosen(m.cases, row)[column].dropna().to_numpy(float) for m in pair)
+            return _Ours(ks(one, two), np.nan, np.nan, np.nan, len(one)) if len(one) else None
     return None
 
 

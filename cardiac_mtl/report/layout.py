@@ -1,5 +1,6 @@
 """Tables as people read them: few digits, intervals beside means, in Markdown, LaTeX and HTML."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -175,7 +176,7 @@ def to_markdown(table: Table) -> str:
 
 def in_markdown(table: pd.DataFrame) -> str:
     """Write a table of texts as Markdown."""
-    head = [list(map(str, table.columns)), ["---"] * table.shape[1]]
+    head = [[_escaped(name) for name in table.columns], ["---"] * table.shape[1]]
     cells = head + [[_escaped(cell) for cell in row] for row in table.to_numpy().tolist()]
     return "\n".join("| " + " | ".join(row) + " |" for row in cells)
 
@@ -185,7 +186,7 @@ def to_latex(table: Table) -> str:
     text: str = table.shown.astype(str).to_latex(
         index=False,
         escape=True,
-        caption=table.caption.replace("%", r"\%"),
+        caption=re.sub("([%_])", r"\\\1", table.caption),  # pandas escapes no caption
         label=f"tab:{table.name}",
     )
     symbols: Mapping[str, str] = {"±": r"$\pm$", "²": r"$^2$", "—": "---"}

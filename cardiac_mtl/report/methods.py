@@ -32,6 +32,8 @@ class Run:
     """Of training, by epoch; without a row when there was none."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Such as `weighting.mask` of the model; empty for masks of another tool."""
+    unfinished: str = ""
+    """How its training stands, such as `interrupted`; empty where it came to its end."""
 
     @property
     def part(self) -> str:

@@ -1,5 +1,6 @@
 """`evaluate`: masks of any tool into our rows, and every way they fail to fit."""
 
+import errno
 import json
 import shutil
 
@@ -285,3 +286,35 @@ def test_one_mask_of_a_cine_is_one_case(tmp_path):
     assert rows(tmp_path)["case_id"].tolist() == ["a"]
     assert rows(tmp_path)["dice"].tolist() == [1.0]
     assert rows(tmp_path, "indices")["slice"].nunique() == 5
+
+
+def test_rows_of_an_earlier_evaluation_do_not_stay(folders):
+    assert evaluate(folders, "--indices", "lv") == 0
+    assert evaluate(folders) == 0
+    assert not (folders / "out/indices.csv").exists()
+    assert not (folders / "out/pixels.csv").exists()
+
+
+def test_an_evaluation_that_breaks_off_leaves_nothing_to_report(folders, capsys, monkeypatch):
+    assert evaluate(folders, "--name", "first") == 0
+    with monkeypatch.context() as patched:
+        patched.setattr("cardiac_mtl.commands.evaluate.write_gallery", full_disk)
+        assert evaluate(folders, "--name", "second") == 2
+    assert main(["report", str(folders / "out"), "--output", str(folders / "page")]) == 2
+    assert "no run with rows" in capsys.readouterr().err
+    assert evaluate(folders, "--name", "second") == 0
+
+
+def full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device", "gallery")
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_report_says_how_many_predictions_could_not_be_scored(folders, capsys):
+    save(folders / "prediction" / "case0.nii.gz", mask(slices=6))
+    (folders / "prediction" / "case1_mask.nii.gz").unlink()
+    assert evaluate(folders) == 1
+    assert main(["report", str(folders / "out"), "--output", str(folders / "page")]) == 0
+    told = capsys.readouterr().out
+    assert "1 cases have no prediction" in told
+    assert "predictions of 1 cases could not be scored (mask_size) and are in no mean" in told

@@ -68,3 +68,16 @@ def test_the_percentage_is_unknown_where_nobody_drew_the_myocardium(make_volume)
     percents += ["segment_percent_error", "regressed_segment_percent_error"]
     assert frame.loc[0, percents].isna().all()
     assert frame.loc[0, ["reference_size_mm2", "size_mm2"]].tolist() == [16, 8]
+
+
+def test_an_infarct_in_no_predicted_myocardium_has_no_percentage(make_volume):
+    reference = np.zeros((1, 20, 20), np.int8)
+    reference[:, 4:12, 4:12] = 1
+    reference[0, 5:7, 5:9] = 2
+    predicted = np.where(reference == 2, 2, 0)
+    (row,) = index_rows(make_volume(reference, predicted), "c", "p", "infarct", 2, 1).to_dict(
+        "records"
+    )
+    assert row["size_mm2_error"] == 0.0
+    assert np.isnan(row["segment_percent"])
+    assert np.isnan(row["segment_percent_error"])

@@ -210,3 +210,14 @@ def test_ks_by_hand():
 
 def test_ks_of_nothing_is_undefined():
     assert math.isnan(ks(np.array([NAN]), np.array([1.0])))
+
+
+def test_differences_that_rounding_alone_tells_apart_are_ties_and_none():
+    one = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    for k in range(6):  # 0.9 - 0.8 is not 0.8 - 0.7
+        two = np.round(one + np.where(np.arange(6) == k, 0.1, -0.1), 6)
+        assert paired_test(one, two).p_wilcoxon == stats.wilcoxon([1] * 5 + [-1]).pvalue
+    first, second = np.array([0.9, 0.7, *one]), np.array([0.8, 0.8, *one - 0.1])
+    patients = np.array(list("aabcdefg"))  # of the first the differences cancel
+    expected = stats.wilcoxon([0] + [1] * 6).pvalue
+    assert paired_test(first, second, patients).p_wilcoxon == expected

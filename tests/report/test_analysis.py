@@ -285,3 +285,25 @@ def test_cases_whose_branches_disagree_most_come_first(methods):
     slices = methods[0].slices
     chosen = slices[slices["case_id"] == table["case"][0]]
     assert table["disagreement"][0] == pytest.approx(analysis.disagreement(chosen).mean())
+
+
+def test_no_published_value_of_one_structure_is_answered_with_several(methods):
+    slices, cases = methods[0].slices, methods[0].cases
+    other = slices.assign(label="rv")
+    for name in ("area_mm2", "reference_area_mm2"):
+        other[name] += 5000.0
+    both = changed(
+        methods[0],
+        slices=pd.concat([slices, other], ignore_index=True),
+        cases=pd.concat([cases, cases.assign(label="rv", dice=0.1)], ignore_index=True),
+    )
+    alone, beside = (
+        fidelity([method, methods[1]])
+        .set_index("quantity")
+        .loc[
+            ["myocardium pearson_r_segmented value", "myocardium all ks_p_dice value"],
+            ["ours", "n"],
+        ]
+        for method in (methods[0], both)
+    )
+    assert beside.equals(alone)

@@ -9,6 +9,7 @@ import pytest
 from cardiac_mtl.cli import main
 from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.report import analysis
+from cardiac_mtl.report.layout import Table, to_latex
 
 
 def table(report, name):
@@ -157,3 +158,68 @@ def test_seeds_and_data_sets_are_methods_of_their_own(write_run, tmp_path):
     assert [method.name for method in methods] == names
     (note,) = (line for line in analysis.warnings(methods) if "different data" in line)
     assert f"({', '.join(names)}): do not compare them" in note  # each data set once
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_column_of_the_table_never_takes_the_place_of_one_of_the_rows(runs, tmp_path):
+    source = tmp_path / "cases.csv"
+    source.write_text("case_id,label\n" + "".join(f"p{k},{k % 2}\n" for k in range(1, 7)))
+    words = ["report", str(runs), "--output", str(tmp_path / "out")]
+    assert main([*words, "--by", "label,label", "--table", str(source)]) == 0
+    assert set(table(tmp_path / "out", "results")["label"]) == {"myocardium"}
+    strata = table(tmp_path / "out", "strata")
+    by_class = strata[strata["column"] == "label of the table"]
+    assert by_class["value"].tolist() == ["0", "1"] * 2
+    assert set(by_class["label"]) == {"myocardium"}
+
+
+def test_masks_of_another_tool_do_not_hide_how_runs_differ(write_run, tmp_path):
+    rng = np.random.default_rng(1)
+    for fold, rate in enumerate((0.1, 0.2)):
+        folder = tmp_path / f"fold{fold}"
+        write_run(folder, "mtn_unet", fold, [f"p{fold}"], rng)
+        (folder / "config.yaml").write_text(f"model: {{init_args: {{learning_rate: {rate}}}}}\n")
+    write_run(tmp_path / "other", "mtn_unet", None, ["p0"], rng, protocol="external", seed="")
+    variants = {method.variant for method in read_methods([tmp_path])}
+    assert variants == {"learning_rate 0.1", "learning_rate 0.2", ""}
+
+
+def test_a_run_that_did_not_train_to_its_end_is_told(write_run, tmp_path):
+    rng = np.random.default_rng(1)
+    for fold, status in enumerate(("finished", "interrupted")):
+        write_run(tmp_path / status, "mtn_unet", fold, [f"p{fold}"], rng, status=status)
+    (told,) = (text for text in analysis.warnings(read_methods([tmp_path])) if "its end" in text)
+    assert told == "mtn_unet: fold 1, seed 0 did not train to its end: interrupted."
+
+
+def test_surface_dice_at_several_tolerances_are_not_compared_without_a_word(write_run, tmp_path):
+    rng = np.random.default_rng(1)
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        write_run(tmp_path / name, name, 0, ["p1"], rng)
+    assert not [text for text in analysis.warnings(read_methods([tmp_path])) if "toler" in text]
+    path = tmp_path / "mtn_unet/cases.csv"
+    pd.read_csv(path).assign(tolerance_mm=5.0).to_csv(path, index=False)
+    (told,) = (text for text in analysis.warnings(read_methods([tmp_path])) if "toler" in text)
+    assert "mtn_unet 5 mm" in told
+    assert "mtn_uncertainty 2 mm" in told
+
+
+def test_a_label_of_digits_is_text_beside_one_of_letters(write_run, tmp_path):
+    rng = np.random.default_rng(1)
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        write_run(tmp_path / name, name, 0, ["p1", "p2"], rng)
+    for name in ("cases", "slices"):
+        path = tmp_path / f"mtn_unet/{name}.csv"
+        pd.read_csv(path).assign(label=1).to_csv(path, index=False)
+    methods = read_methods([tmp_path])
+    assert analysis.comparisons(methods).empty
+    assert {m.cases["label"].iloc[0] for m in methods} == {"1", "myocardium"}
+
+
+def test_no_heading_and_no_caption_breaks_its_table(report):
+    lines = (report / "tables/agreement.md").read_text().splitlines()
+    head, rule, row, *_ = (line.replace(r"\|", "") for line in lines if line.startswith("|"))
+    assert head.count("|") == rule.count("|") == row.count("|")
+    frame = pd.DataFrame({"a": ["b"]})
+    text = to_latex(Table("calls", "Calls", "5 % of them stand in calls_of.csv.", frame, frame))
+    assert r"5 \% of them stand in calls\_of.csv." in text

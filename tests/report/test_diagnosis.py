@@ -335,3 +335,20 @@ def test_the_page_shows_calls_and_maps(write_run, tmp_path, monkeypatch):
     assert {"confusion.csv", "operating_points.csv", "thresholds.csv"} <= {
         file.name for file in (tmp_path / "out/tables").iterdir()
     }
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_maps_of_one_case_by_two_methods_are_two_files(write_run, tmp_path):
+    for name in ("fpm_multitask", "fpm_classification"):
+        folder = tmp_path / "runs" / name
+        write_run(folder, name, 0, ["p1"], np.random.default_rng(0))
+        rows, *_ = labels_of(0, 0.35)
+        rows.to_csv(folder / "labels.csv", index=False)
+        (folder / "figures").mkdir()
+        for case in rows["case_id"].unique():
+            (folder / f"figures/class_activation_{case}.png").write_bytes(name.encode())
+    assert main(["report", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]) == 0
+    for name in ("fpm_multitask", "fpm_classification"):
+        files = list((tmp_path / "out/figures").glob(f"class_activation_{name}_*.png"))
+        assert len(files) == 4
+        assert all(file.read_bytes() == name.encode() for file in files)

@@ -1,11 +1,14 @@
 """Pictures: both contours are there, where the masks are, in colours that differ."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
+from cardiac_mtl.report.canvas import file_name
 from cardiac_mtl.report.figures import (
     PREDICTED,
     REFERENCE,
@@ -134,3 +137,10 @@ def test_feature_maps_of_any_size_have_a_column_each(tmp_path):
         assert pixels_of(REFERENCE, pixels) > 20
         assert pixels_of("#fde725", pixels) > 500  # where the mean is highest
     assert sizes[0] == pytest.approx(1.5 * sizes[1], rel=0.01)  # a column a layer
+
+
+def test_methods_whose_names_differ_by_a_sign_have_figures_of_their_own():
+    names = ["nnU-Net+TTA", "nnU-Net TTA", "\u65b9\u6cd5\u4e00", "\u65b9\u6cd5\u4e8c"]
+    files = [file_name("scatter", name) for name in names]
+    assert len(set(files)) == len(names)
+    assert all(re.fullmatch("[A-Za-z0-9._-]+", file) for file in files)

@@ -98,3 +98,21 @@ def test_a_mean_of_seeds_is_not_worse_than_one_seed_of_the_same_luck():
         table = finding.comparisons([*seeds, method("b", list(found[3]))])
         small += bool(len(table)) and table["p"].iloc[0] < 0.05
     assert small <= 8
+
+
+def test_the_order_of_the_seeds_makes_no_difference():
+    # shares of 25 phases, in another order of the seeds: the same mean but for its last digit
+    rng = np.random.default_rng(0)
+    found = rng.integers(0, 26, (200, 3))
+    patients = [f"p{k}" for k in range(len(found)) for _ in range(25)]
+    methods = [
+        method(
+            f"{name}, seed {seed}",
+            [state for n in counts[:, seed] for state in ["ok"] * n + ["missed"] * (25 - n)],
+            patients,
+            family=name,
+        )
+        for name, counts in (("a", found), ("b", rng.permuted(found, axis=1)))
+        for seed in range(3)
+    ]
+    assert finding.comparisons(methods).empty

@@ -385,7 +385,10 @@ def test_a_trainer_that_cannot_count_is_refused(lvsc, tmp_path, capsys, key):
     [
         (["--trainer.val_check_interval", "500"], "trainer: `val_check_interval` (500) must be"),
         (["--trainer.strategy", "foo"], "trainer: You selected an invalid strategy name"),
-        ([CALLBACK, "--trainer.callbacks.monitor=val/foo"], "trainer: Early stopping conditioned on metric"),
+        (
+            [CALLBACK, "--trainer.callbacks.monitor=val/foo"],
+            "trainer: Early stopping conditioned on metric",
+        ),
     ],
 )
 def test_what_lightning_refuses_is_one_line(lvsc, tmp_path, capsys, more, message):
