@@ -17,7 +17,7 @@ import SimpleITK as sitk
 
 from benchmarks.common import options_of, write
 from cardiac_mtl.cli import main as cardiac_mtl
-from cardiac_mtl.report.tables import summary, to_text
+from cardiac_mtl.report.tables.summary import summary, to_text
 from cardiac_mtl.runs import IDENTITY, read_identity
 
 

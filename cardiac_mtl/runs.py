@@ -202,6 +202,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
+def starting_weights(path: Any) -> dict[str, str]:  # noqa: ANN401 - Lightning's own union
+    """Return what tells a run that starts from the weights of a file from one that does not.
+
+    Raises:
+        UserError: the file is no checkpoint.
+    """
+    if not path:
+        return {}
+    read_checkpoint(Path(path))
+    return {"starting_weights": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
 def load_weights(network: "Module", checkpoint: Mapping[str, Any], path: Path) -> None:
     """Load the weights of a checkpoint into the network that they were trained in.
 

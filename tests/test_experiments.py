@@ -11,7 +11,7 @@ import torch
 
 from cardiac_mtl.catalogue import experiments, read_yaml
 from cardiac_mtl.cli import main
-from cardiac_mtl.report.gallery import choose
+from cardiac_mtl.report.pictures.gallery import choose
 from cardiac_mtl.runs import BEST, IDENTITY, PROVENANCE
 from data_modules.splits import read_splits
 

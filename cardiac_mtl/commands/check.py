@@ -12,9 +12,9 @@ from cardiac_mtl.configuration import build_data
 from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report.canvas import save
-from cardiac_mtl.report.figures import Thumbnail, contact_sheets
-from cardiac_mtl.report.sequences import MOST_CASES, Slice, of_sequences
+from cardiac_mtl.report.pictures.canvas import save
+from cardiac_mtl.report.pictures.figures import Thumbnail, contact_sheets
+from cardiac_mtl.report.pictures.sequences import MOST_CASES, Slice, of_sequences
 from data_modules.base import CardiacDataModule
 from data_modules.cases import case_table, check_cases
 from data_modules.examination import Examined, examine_together, examiner

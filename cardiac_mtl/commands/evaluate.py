@@ -23,8 +23,8 @@ from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.evaluation.states import TOLERANCE_MM
 from cardiac_mtl.options import OptionParser, distance
-from cardiac_mtl.report.gallery import FOLDER, to_keep, write_gallery
-from cardiac_mtl.report.tables import summary, to_markdown, to_text
+from cardiac_mtl.report.pictures.gallery import FOLDER, to_keep, write_gallery
+from cardiac_mtl.report.tables.summary import summary, to_markdown, to_text
 from cardiac_mtl.runs import IDENTITY, provenance, read_identity, write_identity
 from data_modules.cases import Case, case_table, check_cases, name_of_cine
 from data_modules.findings import Finding, noticed, of_error

@@ -22,8 +22,8 @@ from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report.gallery import grey
-from cardiac_mtl.report.loops import Frame, write_loop
+from cardiac_mtl.report.pictures.gallery import grey
+from cardiac_mtl.report.pictures.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
 from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine

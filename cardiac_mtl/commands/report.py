@@ -16,11 +16,12 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
-from cardiac_mtl.report import analysis, layout
-from cardiac_mtl.report.canvas import save
+from cardiac_mtl.report.caveats import caveats
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import Page, write_page
+from cardiac_mtl.report.pictures.canvas import save
 from cardiac_mtl.report.sections import sections_of
+from cardiac_mtl.report.tables import layout
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, unfinished
 from data_modules.cases import name_of_cine
 
@@ -72,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
     if columns:
         columns = _join(methods, options.table, columns)
     write_report(options.output, methods, options.title, [*_STRATA, *columns])
-    for warning in analysis.warnings(methods):
+    for warning in caveats(methods):
         say(f"note: {warning}")
     say(str(options.output / "index.html"))
     return 0
@@ -200,7 +201,7 @@ def write_report(
         title=title,
         generated=now()[:10],
         version=cardiac_mtl.__version__,
-        warnings=analysis.warnings(methods),
+        warnings=caveats(methods),
         sections=sections,
         methods=methods,
     )

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cardiac_mtl.files import whole
-from cardiac_mtl.report.canvas import Photo, Picture, file_name
-from cardiac_mtl.report.gallery import (
+from cardiac_mtl.report.methods import Method, in_words
+from cardiac_mtl.report.pictures.canvas import Photo, Picture, file_name
+from cardiac_mtl.report.pictures.gallery import (
     FOLDER,
     Window,
     annotated,
@@ -27,9 +28,8 @@ from cardiac_mtl.report.gallery import (
     mean_dice,
     of_patient,
 )
-from cardiac_mtl.report.layout import Table
-from cardiac_mtl.report.loops import Frame, contours, film, write_loop
-from cardiac_mtl.report.methods import Method, in_words
+from cardiac_mtl.report.pictures.loops import Frame, contours, film, write_loop
+from cardiac_mtl.report.tables.layout import Table
 
 _INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=/) | (?=/)|(?<=,) (?=[-+\d][^]]*\])")
 """Spaces of `1.0 ± 0.2 [0.9, 1.1]` and `35 (0 / 0 / 0)` at which a line must not break."""

@@ -4,7 +4,15 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
-from cardiac_mtl.report import (
+from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.page import Section
+from cardiac_mtl.report.pictures.activations import activations_of
+from cardiac_mtl.report.pictures.canvas import Picture
+from cardiac_mtl.report.pictures.mask_errors import right_missed_false
+from cardiac_mtl.report.pictures.plots import pictures
+from cardiac_mtl.report.pictures.sequences import side_by_side
+from cardiac_mtl.report.pictures.sweep import weight_curves
+from cardiac_mtl.report.tables import (
     analysis,
     diagnosis,
     fidelity,
@@ -15,13 +23,7 @@ from cardiac_mtl.report import (
     quantities,
     sweep,
 )
-from cardiac_mtl.report.canvas import Picture
-from cardiac_mtl.report.layout import Table
-from cardiac_mtl.report.mask_errors import right_missed_false
-from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.page import Section
-from cardiac_mtl.report.plots import pictures
-from cardiac_mtl.report.sequences import side_by_side
+from cardiac_mtl.report.tables.layout import Table
 
 Drawn = Sequence[Picture]
 
@@ -336,7 +338,7 @@ def _classification(methods: Sequence[Method], drawn: Drawn) -> Section:
             diagnosis.auc_comparisons_shown,
         ),
         _of(drawn, "classification"),
-        diagnosis.activations(methods),
+        activations_of(methods),
     )
 
 
@@ -354,7 +356,7 @@ def _sweep(methods: Sequence[Method]) -> Section:
             swept,
             sweep.sweep_shown,
         ),
-        list(sweep.weight_curves(swept)),
+        list(weight_curves(swept)),
     )
 
 

@@ -28,7 +28,7 @@ from cardiac_mtl.console import say
 from cardiac_mtl.contracts import Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.papers.base import last_step
-from cardiac_mtl.report.figures import overlay
+from cardiac_mtl.report.pictures.figures import overlay
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, read_identity
 from data_modules.base import CardiacDataModule
 

@@ -1,6 +1,5 @@
 """`fit`, `validate` and `test`: one LightningCLI, and the run directory around it."""
 
-import hashlib
 import os
 import shlex
 from collections.abc import Callable, Sequence
@@ -37,7 +36,6 @@ from cardiac_mtl.runs import (
     FINISHED,
     IDENTITY,
     LAST,
-    PROVENANCE,
     config_digest,
     load_weights,
     now,
@@ -45,6 +43,7 @@ from cardiac_mtl.runs import (
     read_checkpoint,
     read_identity,
     run_directory,
+    starting_weights,
     write_identity,
 )
 from cardiac_mtl.training.dashboard import (
@@ -62,8 +61,10 @@ from cardiac_mtl.training.progress import progress
 from cardiac_mtl.training.refusals import (
     refuse_impossible,
     refuse_no_validation,
+    refuse_other_fold,
     refuse_other_labels,
     refuse_other_optimizers,
+    refuse_other_protocol,
     refuse_shadowed_package,
     refuse_unannotated,
 )
@@ -185,7 +186,7 @@ class CardiacCLI(LightningCLI):
                 config.experiment,
                 data_class(config.data).name_of(config.data.init_args.root),
                 f"fold{config.data.init_args.fold}-seed{config.seed_everything}",
-                config_digest(self.kept | _starting_weights(config.get("ckpt_path"))),
+                config_digest(self.kept | starting_weights(config.get("ckpt_path"))),
             )
             settle_loggers(config.trainer.logger, self.run_directory)
 
@@ -219,7 +220,7 @@ class CardiacCLI(LightningCLI):
         data = self.datamodule
         if start := self._config_of_command().get("ckpt_path"):
             fix = "start from a checkpoint of this fold"
-            self._refuse_other_fold(Path(start), read_checkpoint(Path(start)), fix)
+            refuse_other_fold(read_checkpoint(Path(start)), data, Path(start), fix)
         refuse_no_validation(self.trainer, data)
         self.origin |= {
             "split_sha256": data.split_sha256,
@@ -346,25 +347,9 @@ class CardiacCLI(LightningCLI):
         path = self.run_directory / BEST
         checkpoint = read_checkpoint(path)
         fix = "restore the data of that time, or use `cardiac-mtl predict` for other data"
-        self._refuse_other_fold(path, checkpoint, fix)
-        if checkpoint[PROVENANCE]["protocol"] != self.protocol:
-            # a threshold would be chosen on other patients than the checkpoint was
-            raise UserError(
-                f"was selected by the {checkpoint[PROVENANCE]['protocol']} protocol",
-                where=str(path),
-                fix="leave data.paper_protocol as it was in training",
-            )
+        refuse_other_fold(checkpoint, self.datamodule, path, fix)
+        refuse_other_protocol(checkpoint, self.protocol, path)
         load_weights(self.model, checkpoint, path)
-
-    def _refuse_other_fold(self, path: Path, checkpoint: dict[str, Any], fix: str) -> None:
-        """Refuse weights that were trained on other folds, or on another one of them."""
-        trained, data = checkpoint[PROVENANCE], self.datamodule
-        if (trained["split_sha256"], trained["fold"]) != (data.split_sha256, data.fold):
-            raise UserError(
-                "the fold is not that of its training, so test patients may have trained it",
-                where=str(path),
-                fix=fix,
-            )
 
     def _set_up_data(self, stage: str) -> None:
         self.datamodule.setup(stage)
@@ -436,11 +421,3 @@ class CardiacCLI(LightningCLI):
         """Return the whole configuration as plain values, without `ckpt_path` (P31)."""
         self._dump_config()
         return {key: value for key, value in self.config_dump.items() if key != "ckpt_path"}
-
-
-def _starting_weights(path: Any) -> dict[str, str]:  # noqa: ANN401 - Lightning's own union
-    """Return what tells a run that starts from other weights from one that does not."""
-    if not path:
-        return {}
-    read_checkpoint(Path(path))  # refuses what is none
-    return {"starting_weights": hashlib.sha256(Path(path).read_bytes()).hexdigest()}

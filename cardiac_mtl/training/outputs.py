@@ -22,12 +22,18 @@ from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.report.activations import FIGURES
-from cardiac_mtl.report.figures import curves, feature_maps, overlay
-from cardiac_mtl.report.gallery import FOLDER, choose, fullest, of_patient, write_gallery
-from cardiac_mtl.report.layout import in_markdown
-from cardiac_mtl.report.loops import film, write_loop
-from cardiac_mtl.report.tables import class_summary, index_summary, summary, to_markdown, to_text
+from cardiac_mtl.report.pictures.activations import FIGURES
+from cardiac_mtl.report.pictures.figures import curves, feature_maps, overlay
+from cardiac_mtl.report.pictures.gallery import FOLDER, choose, fullest, of_patient, write_gallery
+from cardiac_mtl.report.pictures.loops import film, write_loop
+from cardiac_mtl.report.tables.layout import in_markdown
+from cardiac_mtl.report.tables.summary import (
+    class_summary,
+    index_summary,
+    summary,
+    to_markdown,
+    to_text,
+)
 from cardiac_mtl.runs import METRICS
 from cardiac_mtl.training.thresholds import called, draw_activations
 from data_modules.base import CardiacDataModule

@@ -1,6 +1,7 @@
 """What cannot be trained or scored, told before anything is written."""
 
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning import Trainer
@@ -10,6 +11,7 @@ import data_modules
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
+from cardiac_mtl.runs import PROVENANCE
 from data_modules.base import CardiacDataModule
 
 _NUMBERS = 1 << 32
@@ -81,6 +83,30 @@ def refuse_no_validation(trainer: Trainer, data: CardiacDataModule) -> None:
         where="trainer.check_val_every_n_epoch",
         fix=f"give {epochs} or less",
     )
+
+
+def refuse_other_fold(
+    checkpoint: dict[str, Any], data: CardiacDataModule, path: Path, fix: str
+) -> None:
+    """Refuse weights that were trained on other folds, or on another one of them."""
+    trained = checkpoint[PROVENANCE]
+    if (trained["split_sha256"], trained["fold"]) != (data.split_sha256, data.fold):
+        raise UserError(
+            "the fold is not that of its training, so test patients may have trained it",
+            where=str(path),
+            fix=fix,
+        )
+
+
+def refuse_other_protocol(checkpoint: dict[str, Any], protocol: str, path: Path) -> None:
+    """Refuse to choose a threshold on other patients than those who chose the checkpoint."""
+    trained = checkpoint[PROVENANCE]["protocol"]
+    if trained != protocol:
+        raise UserError(
+            f"was selected by the {trained} protocol",
+            where=str(path),
+            fix="leave data.paper_protocol as it was in training",
+        )
 
 
 def refuse_other_optimizers(model: Paper) -> None:

@@ -17,7 +17,7 @@ from cardiac_mtl.contracts import Batch, Prediction
 from cardiac_mtl.evaluation.calls import telling_cases, threshold_facts, threshold_of, with_calls
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.report.activations import activation_file, draw_activation
+from cardiac_mtl.report.pictures.activations import activation_file, draw_activation
 from cardiac_mtl.runs import read_identity, write_identity
 from data_modules.base import CardiacDataModule
 

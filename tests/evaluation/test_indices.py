@@ -7,7 +7,7 @@ import pytest
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.indices import INDEX_COLUMNS, index_rows
-from cardiac_mtl.report.tables import index_summary
+from cardiac_mtl.report.tables.summary import index_summary
 
 
 def test_sizes_errors_and_slices_without_annotation(make_volume):

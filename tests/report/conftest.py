@@ -9,7 +9,7 @@ import pytest
 from cardiac_mtl.cli import main
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
-from cardiac_mtl.report.gallery import write_gallery
+from cardiac_mtl.report.pictures.gallery import write_gallery
 
 PHASES = 3
 

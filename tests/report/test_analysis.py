@@ -11,10 +11,11 @@ from sklearn.metrics import roc_auc_score
 
 from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.metrics.statistics import ks
-from cardiac_mtl.report import analysis
-from cardiac_mtl.report.fidelity import comparable, fidelity, paper_values
-from cardiac_mtl.report.layout import headline_shown
+from cardiac_mtl.report.caveats import caveats
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.tables import analysis
+from cardiac_mtl.report.tables.fidelity import comparable, fidelity, paper_values
+from cardiac_mtl.report.tables.layout import headline_shown
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_failures_are_counted_and_cost(methods):
     assert row["dice_worst"] == 0.0
     assert row["hd_mm_worst"] == 300.0
     assert row["dice_without_failures"] > row["dice_mean"]
-    texts = analysis.warnings([changed(methods[0], cases=cases)])
+    texts = caveats([changed(methods[0], cases=cases)])
     assert any("1 structures missed or false" in text for text in texts)
 
 
@@ -76,7 +77,7 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     fewer = methods[1].cases[methods[1].cases["patient_id"] != "p1"]
     pair = [methods[0], changed(methods[1], cases=fewer)]
     assert set(analysis.comparisons(pair)["patients"]) == {5}
-    assert any("shared by all" in text for text in analysis.warnings(pair))
+    assert any("shared by all" in text for text in caveats(pair))
 
 
 def seeds_of(runs, tmp_path):

@@ -8,8 +8,9 @@ import pytest
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.commands.report import read_methods
-from cardiac_mtl.report import analysis
-from cardiac_mtl.report.layout import Table, to_latex
+from cardiac_mtl.report.caveats import caveats
+from cardiac_mtl.report.tables import analysis
+from cardiac_mtl.report.tables.layout import Table, to_latex
 
 
 def table(report, name):
@@ -156,7 +157,7 @@ def test_seeds_and_data_sets_are_methods_of_their_own(write_run, tmp_path):
     methods = read_methods([tmp_path])
     names = ["mtn_unet on hearts, seed 0", "mtn_unet on hearts, seed 1", "mtn_unet on other"]
     assert [method.name for method in methods] == names
-    (note,) = (line for line in analysis.warnings(methods) if "different data" in line)
+    (note,) = (line for line in caveats(methods) if "different data" in line)
     assert f"({', '.join(names)}): do not compare them" in note  # each data set once
 
 
@@ -188,7 +189,7 @@ def test_a_run_that_did_not_train_to_its_end_is_told(write_run, tmp_path):
     rng = np.random.default_rng(1)
     for fold, status in enumerate(("finished", "interrupted")):
         write_run(tmp_path / status, "mtn_unet", fold, [f"p{fold}"], rng, status=status)
-    (told,) = (text for text in analysis.warnings(read_methods([tmp_path])) if "its end" in text)
+    (told,) = (text for text in caveats(read_methods([tmp_path])) if "its end" in text)
     assert told == "mtn_unet: fold 1, seed 0 did not train to its end: interrupted."
 
 
@@ -196,10 +197,10 @@ def test_surface_dice_at_several_tolerances_are_not_compared_without_a_word(writ
     rng = np.random.default_rng(1)
     for name in ("mtn_unet", "mtn_uncertainty"):
         write_run(tmp_path / name, name, 0, ["p1"], rng)
-    assert not [text for text in analysis.warnings(read_methods([tmp_path])) if "toler" in text]
+    assert not [text for text in caveats(read_methods([tmp_path])) if "toler" in text]
     path = tmp_path / "mtn_unet/cases.csv"
     pd.read_csv(path).assign(tolerance_mm=5.0).to_csv(path, index=False)
-    (told,) = (text for text in analysis.warnings(read_methods([tmp_path])) if "toler" in text)
+    (told,) = (text for text in caveats(read_methods([tmp_path])) if "toler" in text)
     assert "mtn_unet 5 mm" in told
     assert "mtn_uncertainty 2 mm" in told
 

@@ -12,9 +12,10 @@ from cardiac_mtl.cli import main
 from cardiac_mtl.commands.report import read_methods, read_run, variants_of
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import with_calls
-from cardiac_mtl.report import diagnosis
-from cardiac_mtl.report.analysis import warnings
-from cardiac_mtl.report.mask_errors import (
+from cardiac_mtl.report.caveats import caveats
+from cardiac_mtl.report.methods import Method, Run
+from cardiac_mtl.report.pictures.activations import activations_of
+from cardiac_mtl.report.pictures.mask_errors import (
     FALSE,
     MISSED,
     RIGHT,
@@ -22,8 +23,9 @@ from cardiac_mtl.report.mask_errors import (
     psnr_scatter,
     right_missed_false,
 )
-from cardiac_mtl.report.methods import Method, Run
-from cardiac_mtl.report.sweep import by_weight, sweep_shown, weight_curves
+from cardiac_mtl.report.pictures.sweep import weight_curves
+from cardiac_mtl.report.tables import diagnosis
+from cardiac_mtl.report.tables.sweep import by_weight, sweep_shown
 
 NAMES = ("healthy", "diseased")
 NOTHING = pd.DataFrame({"patient_id": [], "label": [], "case_id": [], "dice": []})
@@ -159,7 +161,7 @@ def test_without_classes_there_is_no_table(tmp_path):
         assert make(none).empty
     assert diagnosis.curves_shown(diagnosis.curves_of(none)).empty
     assert diagnosis.thresholds_shown(diagnosis.thresholds(none)).empty
-    assert diagnosis.activations(none) == []
+    assert activations_of(none) == []
 
 
 def test_one_map_of_each_outcome_is_shown(folds):
@@ -168,7 +170,7 @@ def test_one_map_of_each_outcome_is_shown(folds):
         (run.folder / "figures").mkdir(parents=True)
         for case in run.labels["case_id"].unique():
             (run.folder / f"figures/class_activation_{case}.png").write_bytes(b"")
-    photos = diagnosis.activations([method])
+    photos = activations_of([method])
     assert [photo.title.partition(": ")[2] for photo in photos] == [
         "diseased, called healthy", "healthy, called diseased", "diseased, called diseased",
         "healthy, called healthy",
@@ -301,9 +303,9 @@ def test_runs_of_several_dealings_are_told(write_run, tmp_path):
         facts = {"split_sha256": f"{fold}" * 64}
         rng = np.random.default_rng(fold)
         write_run(tmp_path / str(fold), "mtn_unet", fold, [f"p{fold}"], rng, **facts)
-    (told,) = (text for text in warnings(read_methods([tmp_path])) if "dealt" in text)
+    (told,) = (text for text in caveats(read_methods([tmp_path])) if "dealt" in text)
     assert told.startswith("mtn_unet: ")
-    assert not any("dealt" in text for text in warnings(read_methods([tmp_path / "0"])))
+    assert not any("dealt" in text for text in caveats(read_methods([tmp_path / "0"])))
 
 
 def test_classes_of_an_earlier_version_are_to_be_scored_again(write_run, tmp_path):

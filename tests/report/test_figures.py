@@ -8,8 +8,8 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cardiac_mtl.report.canvas import file_name
-from cardiac_mtl.report.figures import (
+from cardiac_mtl.report.pictures.canvas import file_name
+from cardiac_mtl.report.pictures.figures import (
     PREDICTED,
     REFERENCE,
     _slice_dice,

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.contracts import HONEST
-from cardiac_mtl.report import finding
 from cardiac_mtl.report.methods import Method, Run
+from cardiac_mtl.report.tables import finding
 
 EMPTY = pd.DataFrame()
 

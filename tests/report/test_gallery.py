@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.report.gallery import _window, choose, read, to_keep
-from cardiac_mtl.report.loops import contours
+from cardiac_mtl.report.pictures.gallery import _window, choose, read, to_keep
+from cardiac_mtl.report.pictures.loops import contours
 
 
 def cases(*dice):

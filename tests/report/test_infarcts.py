@@ -6,11 +6,11 @@ import pytest
 
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.indices import INDEX_COLUMNS
-from cardiac_mtl.report.fidelity import fidelity
-from cardiac_mtl.report.gallery import read, write_gallery
-from cardiac_mtl.report.infarcts import errors_shown, index_comparisons, index_errors_of
 from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import _exhibits
+from cardiac_mtl.report.pictures.gallery import read, write_gallery
+from cardiac_mtl.report.tables.fidelity import fidelity
+from cardiac_mtl.report.tables.infarcts import errors_shown, index_comparisons, index_errors_of
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image, ImageColor
 
 from cardiac_mtl.contracts import UNLABELLED
-from cardiac_mtl.report.figures import PREDICTED, REFERENCE
-from cardiac_mtl.report.gallery import Window, fullest
-from cardiac_mtl.report.loops import SIDE, Frame, film, write_loop
+from cardiac_mtl.report.pictures.figures import PREDICTED, REFERENCE
+from cardiac_mtl.report.pictures.gallery import Window, fullest
+from cardiac_mtl.report.pictures.loops import SIDE, Frame, film, write_loop
 
 
 def cine(phases=25, side=56, shift=6, annotated=True):

@@ -74,7 +74,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def values():
-    path = files("cardiac_mtl.report") / "paper_values.csv"
+    path = files("cardiac_mtl.report.tables") / "paper_values.csv"
     with path.open(encoding="utf-8") as file:
         table = pd.read_csv(file, dtype=str, keep_default_na=False)
     return table.assign(value=pd.to_numeric(table["value"]), sd=pd.to_numeric(table["sd"]))

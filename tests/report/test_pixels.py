@@ -6,10 +6,10 @@ import pytest
 
 from cardiac_mtl.evaluation.pixels import MYOCARDIUM, REGION
 from cardiac_mtl.metrics.binned import LOG_ODDS, count_in_bins
-from cardiac_mtl.report.fidelity import fidelity, published_pixels
 from cardiac_mtl.report.methods import Method, Run
-from cardiac_mtl.report.pixel_plots import pixel_curves
-from cardiac_mtl.report.pixels import BY_PATIENT, POOLED, pixel_measures, pixels_shown
+from cardiac_mtl.report.pictures.pixel_plots import pixel_curves
+from cardiac_mtl.report.tables.fidelity import fidelity, published_pixels
+from cardiac_mtl.report.tables.pixels import BY_PATIENT, POOLED, pixel_measures, pixels_shown
 
 CALLS = {"p0": (8, 2, 2, 88), "p1": (1, 0, 3, 16), "p2": (0, 5, 0, 95)}
 """True and false positives, false and true negatives; the last has no infarct."""

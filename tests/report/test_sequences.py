@@ -11,10 +11,16 @@ from cardiac_mtl.cli import main
 from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
-from cardiac_mtl.report.canvas import save
-from cardiac_mtl.report.figures import CLASS_COLOURS
-from cardiac_mtl.report.gallery import write_gallery
-from cardiac_mtl.report.sequences import Slice, middle, of_methods, of_sequences, side_by_side
+from cardiac_mtl.report.pictures.canvas import save
+from cardiac_mtl.report.pictures.figures import CLASS_COLOURS
+from cardiac_mtl.report.pictures.gallery import write_gallery
+from cardiac_mtl.report.pictures.sequences import (
+    Slice,
+    middle,
+    of_methods,
+    of_sequences,
+    side_by_side,
+)
 
 NAMES = ("LV", "myocardium", "RV")
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.contracts import UNLABELLED
-from cardiac_mtl.report.tables import class_summary, summary, to_markdown, to_text
+from cardiac_mtl.report.tables.summary import class_summary, summary, to_markdown, to_text
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.files import whole
-from cardiac_mtl.report.figures import PREDICTED, REFERENCE
-from cardiac_mtl.report.gallery import Window
+from cardiac_mtl.report.pictures.figures import PREDICTED, REFERENCE
+from cardiac_mtl.report.pictures.gallery import Window
 
 SIDE: Final = 192
 """Pixels of the shorter side of a frame."""

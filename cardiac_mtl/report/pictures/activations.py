@@ -11,9 +11,12 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from cardiac_mtl.evaluation.calls import outcome_of
+from cardiac_mtl.evaluation.calls import outcome_of, telling_cases
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.report.figures import contour, write_figure
+from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pictures.canvas import Photo, file_name
+from cardiac_mtl.report.pictures.figures import contour, write_figure
+from cardiac_mtl.report.tables.diagnosis import class_names
 
 FIGURES: Final = "figures"
 """Folder of a run that holds the pictures of its test cases."""
@@ -98,3 +101,28 @@ def draw_activation(
     bar.set_label(f"log-odds: below 0 for {names[0]}, above for {names[1]}", fontsize=8)
     figure.suptitle(str(rows["case_id"].iloc[0]), fontsize=10)
     write_figure(figure, path)
+
+
+def activations_of(methods: Sequence[Method]) -> list[Photo]:
+    """Return the class activation maps that `test` drew, one of each outcome and method."""
+    photos = []
+    for method in methods:
+        shown: set[str] = set()
+        for run in method.runs if len(method.labels) else ():
+            for outcome, case in telling_cases(run.labels).items():
+                file = run.folder / FIGURES / activation_file(case)
+                if outcome not in shown and file.is_file():
+                    shown.add(outcome)
+                    names = [name for _, name in sorted(class_names([method]).items())]
+                    words = in_words(outcome, names)
+                    photos.append(
+                        Photo(
+                            file_name("class_activation", f"{method.name}_{case}"),
+                            file,
+                            f"{method.name}: {words}",
+                            f"Case {case}, {run.part}. Above the map with the outline of the "
+                            "reference, below it what each place adds to the log-odds.",
+                            f"Class activation map of case {case}, {words}.",
+                        )
+                    )
+    return photos

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from cardiac_mtl.report.analysis import COMPARED, MEASURES
-from cardiac_mtl.report.quantities import FUNCTION
+from cardiac_mtl.report.tables.analysis import COMPARED, MEASURES
+from cardiac_mtl.report.tables.quantities import FUNCTION
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.pixels import rates_by_patient
+from cardiac_mtl.report.tables.pixels import rates_by_patient
 
 LAYOUT = {"mtn": "lvsc", "weak_transfer": "mscmr"}
 """Layout of each paper's data set that researchers can get; the others are private."""
@@ -66,7 +66,7 @@ class _Ours(NamedTuple):
 
 def paper_values() -> pd.DataFrame:
     """Return every published value: `paper_values.csv`."""
-    with (files("cardiac_mtl.report") / "paper_values.csv").open(encoding="utf-8") as file:
+    with (files("cardiac_mtl.report.tables") / "paper_values.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, keep_default_na=False)
 
 

@@ -18,8 +18,8 @@ from cardiac_mtl.metrics.binned import (
     rates,
 )
 from cardiac_mtl.metrics.statistics import Interval, bootstrap_mean, bootstrap_sums
-from cardiac_mtl.report.layout import with_interval
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.tables.layout import with_interval
 
 POOLED, BY_PATIENT = "pooled", "mean over patients"
 MEASURES = (*RATES, "auc", "average_precision")

@@ -12,9 +12,9 @@ from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
 from cardiac_mtl.metrics.overlap import dice
-from cardiac_mtl.report.canvas import COLOURS, Picture, looks_of, panels_for
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.sequences import Slice, grid, shared_slices, show
+from cardiac_mtl.report.pictures.canvas import COLOURS, Picture, looks_of, panels_for
+from cardiac_mtl.report.pictures.sequences import Slice, grid, shared_slices, show
 
 RIGHT, MISSED, FALSE = "#0072B2", "#D55E00", "#009E73"
 """Blue, red and green as in the paper, of Okabe and Ito: the colour-blind can tell them."""

@@ -12,10 +12,10 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
 from cardiac_mtl.metrics.surface import bounding_box
-from cardiac_mtl.report.canvas import Picture
-from cardiac_mtl.report.figures import CLASS_COLOURS, contour
-from cardiac_mtl.report.gallery import FOLDER, choose, read
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pictures.canvas import Picture
+from cardiac_mtl.report.pictures.figures import CLASS_COLOURS, contour
+from cardiac_mtl.report.pictures.gallery import FOLDER, choose, read
 
 MARGIN_MM: Final = 15.0
 """Around the heart."""

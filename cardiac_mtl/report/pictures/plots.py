@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 
 from cardiac_mtl.metrics.agreement import bland_altman, pearson
 from cardiac_mtl.metrics.classification import precision_recall, reliability, roc
-from cardiac_mtl.report.analysis import COMPARED, MEASURES, phases_of
-from cardiac_mtl.report.canvas import (
+from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pictures.canvas import (
     STYLE,
     Picture,
     file_name,
@@ -19,11 +19,11 @@ from cardiac_mtl.report.canvas import (
     looks_of,
     panels_for,
 )
-from cardiac_mtl.report.diagnosis import class_names
-from cardiac_mtl.report.mask_errors import psnr_scatter
-from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.pixel_plots import pixel_curves
-from cardiac_mtl.report.quantities import quantities
+from cardiac_mtl.report.pictures.mask_errors import psnr_scatter
+from cardiac_mtl.report.pictures.pixel_plots import pixel_curves
+from cardiac_mtl.report.tables.analysis import COMPARED, MEASURES, phases_of
+from cardiac_mtl.report.tables.diagnosis import class_names
+from cardiac_mtl.report.tables.quantities import quantities
 
 
 def pictures(

@@ -9,8 +9,8 @@ import pandas as pd
 
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
-from cardiac_mtl.report.analysis import difference
 from cardiac_mtl.report.methods import Method, pairs_of
+from cardiac_mtl.report.tables.analysis import difference
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""

@@ -6,9 +6,9 @@ from matplotlib.axes import Axes
 
 from cardiac_mtl.evaluation.pixels import MYOCARDIUM, REGION
 from cardiac_mtl.metrics.binned import precision_recall_of_bins, roc_of_bins
-from cardiac_mtl.report.canvas import Picture, looks_of, panels_for
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.pixels import PixelCounts, pixel_counts
+from cardiac_mtl.report.pictures.canvas import Picture, looks_of, panels_for
+from cardiac_mtl.report.tables.pixels import PixelCounts, pixel_counts
 
 _TITLES = {REGION: "whole region of interest", MYOCARDIUM: "within the myocardium"}
 

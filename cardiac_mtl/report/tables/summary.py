@@ -5,9 +5,9 @@ import pandas as pd
 from cardiac_mtl.contracts import HONEST, UNLABELLED
 from cardiac_mtl.metrics.classification import confusion, roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
-from cardiac_mtl.report.analysis import phases_of
-from cardiac_mtl.report.layout import in_markdown
 from cardiac_mtl.report.methods import in_words
+from cardiac_mtl.report.tables.analysis import phases_of
+from cardiac_mtl.report.tables.layout import in_markdown
 
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
 _AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}

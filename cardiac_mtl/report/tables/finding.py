@@ -11,8 +11,8 @@ import pandas as pd
 from scipy import stats
 
 from cardiac_mtl.metrics.statistics import holm
-from cardiac_mtl.report.layout import p_value, with_interval
 from cardiac_mtl.report.methods import Method, pairs_of
+from cardiac_mtl.report.tables.layout import p_value, with_interval
 
 _RIGHT = {"ok": 1.0, "missed": 0.0, "both_empty": 1.0, "false_positive": 0.0}
 _KINDS = {"ok": "with", "missed": "with", "both_empty": "without", "false_positive": "without"}

@@ -9,7 +9,6 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
-from cardiac_mtl.evaluation.calls import telling_cases
 from cardiac_mtl.metrics.classification import (
     bootstrap_auc,
     bootstrap_auc_difference,
@@ -18,10 +17,8 @@ from cardiac_mtl.metrics.classification import (
     roc,
 )
 from cardiac_mtl.metrics.statistics import bootstrap_sums
-from cardiac_mtl.report.activations import FIGURES, activation_file, in_words
-from cardiac_mtl.report.canvas import Photo, file_name
-from cardiac_mtl.report.layout import numbers_shown, with_interval
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.tables.layout import numbers_shown, with_interval
 
 HALF: Final = "0.5"
 CHOSEN: Final = "chosen"
@@ -180,31 +177,6 @@ def thresholds(methods: Sequence[Method]) -> pd.DataFrame:
 def thresholds_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the thresholds out; the rule stands below."""
     return numbers_shown(table.drop(columns=["rule"])) if len(table) else table
-
-
-def activations(methods: Sequence[Method]) -> list[Photo]:
-    """Return the class activation maps that `test` drew, one of each outcome and method."""
-    photos = []
-    for method in methods:
-        shown: set[str] = set()
-        for run in method.runs if len(method.labels) else ():
-            for outcome, case in telling_cases(run.labels).items():
-                file = run.folder / FIGURES / activation_file(case)
-                if outcome not in shown and file.is_file():
-                    shown.add(outcome)
-                    names = [name for _, name in sorted(class_names([method]).items())]
-                    words = in_words(outcome, names)
-                    photos.append(
-                        Photo(
-                            file_name("class_activation", f"{method.name}_{case}"),
-                            file,
-                            f"{method.name}: {words}",
-                            f"Case {case}, {run.part}. Above the map with the outline of the "
-                            "reference, below it what each place adds to the log-odds.",
-                            f"Class activation map of case {case}, {words}.",
-                        )
-                    )
-    return photos
 
 
 def points_shown(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,16 +1,14 @@
 """Rows to the tables of a report: means with intervals and failures, tests, agreement, strata."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cardiac_mtl.contracts import HONEST
 from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm, ks, paired_test
-from cardiac_mtl.report.methods import Method, families, in_words, pairs_of
+from cardiac_mtl.report.methods import Method, families, pairs_of
 
 MEASURES = {
     "dice": "Dice",
@@ -312,89 +310,6 @@ def protocols(methods: Sequence[Method]) -> pd.DataFrame:
             for run in method.runs
         ]
     )
-
-
-def _trained_on_images_of(method: Method) -> int:
-    """Return how many test patients had their images, not their masks, in the training."""
-    seen = {patient for run in method.runs for patient in run.identity.get("transferred_on", [])}
-    return len(seen & set(method.cases["patient_id"]))
-
-
-def _refused(method: Method) -> Counter[str]:
-    """Count the cases whose predictions were there and not scored, by the code of the finding."""
-    codes: Counter[str] = Counter()
-    for run in method.runs:
-        codes.update(run.identity.get("not_scored", {}))
-    del codes["no_prediction"]  # told by itself
-    return codes
-
-
-def _tolerances(methods: Sequence[Method]) -> list[str]:
-    """Return a warning where surface Dice at several tolerances stand in one column."""
-    used = {
-        method.name: sorted(set(method.cases["tolerance_mm"].dropna()))
-        for method in methods
-        if "tolerance_mm" in method.cases
-    }
-    if len({value for values in used.values() for value in values}) < 2:
-        return []
-    told = ", ".join(f"{n} {'/'.join(f'{v:g}' for v in values)} mm" for n, values in used.items())
-    return [f"The surface Dice are at different tolerances ({told}): do not compare them."]
-
-
-def warnings(methods: Sequence[Method]) -> list[str]:
-    """Return what a reader must know before any number: dishonest, unpaired, failed."""
-    found = [
-        f"{method.name}: checkpoint {in_words(method.protocol)}."
-        for method in methods
-        if method.protocol != HONEST
-    ]
-    found += [
-        f"{method.name}: images of {count} of its test patients were trained on, with masks of "
-        "their other sequences."
-        for method in methods
-        if (count := _trained_on_images_of(method))
-    ]
-    if len({method.data for method in methods}) > 1:
-        names = ", ".join(
-            method.name + f" on {method.data}" * (f" on {method.data}" not in method.name)
-            for method in methods
-        )
-        found.append(f"The methods were tested on different data ({names}): do not compare them.")
-    found += _tolerances(methods)
-    found += [
-        f"{method.name}: {run.part} did not train to its end: {run.unfinished}."
-        for method in methods
-        for run in method.runs
-        if run.unfinished
-    ]
-    sets = {method.name: set(method.cases["case_id"]) for method in methods}
-    shared = set.intersection(*sets.values()) if sets else set()
-    found += [
-        f"{name} was scored on {len(cases)} cases, of which {len(shared)} are shared by all "
-        "methods; means are over its own cases, tests over the shared ones."
-        for name, cases in sets.items()
-        if cases != shared
-    ]
-    found += [
-        f"{method.name}: its runs dealt the patients to folds in several ways: the data changed."
-        for method in methods
-        if len({run.identity.get("split_sha256") for run in method.runs}) > 1
-    ]
-    for method in methods:
-        if absent := sum(
-            r.identity.get("findings", {}).get("no_prediction", 0) for r in method.runs
-        ):
-            found.append(f"{method.name}: {absent} cases have no prediction and are in no mean.")
-        if refused := _refused(method):
-            found.append(
-                f"{method.name}: predictions of {sum(refused.values())} cases could not be scored "
-                f"({', '.join(sorted(refused))}) and are in no mean."
-            )
-        failed = method.cases["state"].isin(["missed", "false_positive"]).sum()
-        if failed:
-            found.append(f"{method.name}: {failed} structures missed or false, at their worst.")
-    return found
 
 
 def _counts(cases: pd.DataFrame) -> Row:

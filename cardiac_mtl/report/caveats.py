@@ -1,0 +1,81 @@
+"""What a reader must know before any number: dishonest, unpaired, failed, left out."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from cardiac_mtl.contracts import HONEST
+from cardiac_mtl.report.methods import Method, in_words
+
+
+def caveats(methods: Sequence[Method]) -> list[str]:
+    """Return what limits the numbers of some methods, a sentence each."""
+    selection = [
+        f"{method.name}: checkpoint {in_words(method.protocol)}."
+        for method in methods
+        if method.protocol != HONEST
+    ]
+    runs = [told for method in methods for told in _of_training(method)]
+    cases = [told for method in methods for told in _of_cases(method)]
+    return [*selection, *_of_comparison(methods), *runs, *cases]
+
+
+def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
+    """Say where methods were not scored alike."""
+    if len({method.data for method in methods}) > 1:
+        names = ", ".join(
+            method.name + f" on {method.data}" * (f" on {method.data}" not in method.name)
+            for method in methods
+        )
+        yield f"The methods were tested on different data ({names}): do not compare them."
+    used = {
+        method.name: sorted(set(method.cases["tolerance_mm"].dropna()))
+        for method in methods
+        if "tolerance_mm" in method.cases
+    }
+    if len({value for values in used.values() for value in values}) > 1:
+        told = ", ".join(f"{n} {'/'.join(f'{v:g}' for v in vs)} mm" for n, vs in used.items())
+        yield f"The surface Dice are at different tolerances ({told}): do not compare them."
+    sets = {method.name: set(method.cases["case_id"]) for method in methods}
+    shared = set.intersection(*sets.values()) if sets else set()
+    for name, cases in sets.items():
+        if cases != shared:
+            yield (
+                f"{name} was scored on {len(cases)} cases, of which {len(shared)} are shared by "
+                "all methods; means are over its own cases, tests over the shared ones."
+            )
+
+
+def _of_training(method: Method) -> Iterator[str]:
+    """Say where the runs of a method are not what one expects of them."""
+    seen = {patient for run in method.runs for patient in run.identity.get("transferred_on", [])}
+    if count := len(seen & set(method.cases["patient_id"])):
+        yield (
+            f"{method.name}: images of {count} of its test patients were trained on, with masks "
+            "of their other sequences."
+        )
+    for run in method.runs:
+        if run.unfinished:
+            yield f"{method.name}: {run.part} did not train to its end: {run.unfinished}."
+    if len({run.identity.get("split_sha256") for run in method.runs}) > 1:
+        yield (
+            f"{method.name}: its runs dealt the patients to folds in several ways: the data "
+            "changed."
+        )
+
+
+def _of_cases(method: Method) -> Iterator[str]:
+    """Say which cases of a method are in no mean, and which are in it at their worst."""
+    codes: Counter[str] = Counter()
+    for run in method.runs:
+        codes.update(run.identity.get("not_scored", {}))
+    del codes["no_prediction"]  # told by itself
+    found = [run.identity.get("findings", {}) for run in method.runs]
+    if absent := sum(one.get("no_prediction", 0) for one in found):
+        yield f"{method.name}: {absent} cases have no prediction and are in no mean."
+    if codes:
+        yield (
+            f"{method.name}: predictions of {sum(codes.values())} cases could not be scored "
+            f"({', '.join(sorted(codes))}) and are in no mean."
+        )
+    if failed := method.cases["state"].isin(["missed", "false_positive"]).sum():
+        yield f"{method.name}: {failed} structures missed or false, at their worst."

@@ -1,0 +1,1 @@
+"""Rows, masks and images to pictures."""
