@@ -25,6 +25,7 @@ from cardiac_mtl.report.tables import layout
 from cardiac_mtl.runs import CONFIG, IDENTITY, METRICS, now, read_identity, unfinished
 from data_modules.cases import name_of_cine
 
+_FOLDERS = ("tables", "figures")
 _ONE_METHOD = ("experiment", "data", "seed")
 _NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"}
 """Arguments of the data that tell where they are, or what does not change a number."""
@@ -72,9 +73,12 @@ def run(arguments: Sequence[str]) -> int:
     columns = list(dict.fromkeys(name for name in options.by.split(",") if name))
     if columns:
         columns = _join(methods, options.table, columns)
+    before = _written(options.output)
     write_report(options.output, methods, options.title, [*_STRATA, *columns])
     for warning in caveats(methods):
         say(f"note: {warning}")
+    if stale := sorted(path.name for path, _ in before & _written(options.output)):
+        say(f"note: of an earlier report, not of this one: {', '.join(stale)}")
     say(str(options.output / "index.html"))
     return 0
 
@@ -183,7 +187,7 @@ def write_report(
         title: of the page.
         columns: of the rows to stratify by.
     """
-    for folder in ("tables", "figures"):  # if they cannot be, before the long part
+    for folder in _FOLDERS:  # if they cannot be, before the long part
         (output / folder).mkdir(parents=True, exist_ok=True)
     sections = sections_of(methods, columns)
     images = {}
@@ -206,6 +210,12 @@ def write_report(
         methods=methods,
     )
     write_page(output / "index.html", page, images)
+
+
+def _written(output: Path) -> set[tuple[Path, int]]:
+    """Return the tables and figures of a report, and when each was written."""
+    files = [path for folder in _FOLDERS for path in (output / folder).glob("*")]
+    return {(path, path.stat().st_mtime_ns) for path in files}
 
 
 def _scored(path: Path) -> list[Path]:

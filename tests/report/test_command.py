@@ -224,3 +224,14 @@ def test_no_heading_and_no_caption_breaks_its_table(report):
     frame = pd.DataFrame({"a": ["b"]})
     text = to_latex(Table("calls", "Calls", "5 % of them stand in calls_of.csv.", frame, frame))
     assert r"5 \% of them stand in calls\_of.csv." in text
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_what_an_earlier_report_left_is_told(runs, tmp_path, capsys):
+    words = ["report", str(runs), "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    assert main(words) == 0
+    assert "earlier report" not in capsys.readouterr().out
+    (tmp_path / "out/tables/sweep.csv").write_text("of runs that are not asked for now")
+    assert main(words) == 0
+    assert "note: of an earlier report, not of this one: sweep.csv\n" in capsys.readouterr().out
