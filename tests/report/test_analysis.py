@@ -13,6 +13,7 @@ from cardiac_mtl.commands.report import read_methods
 from cardiac_mtl.metrics.statistics import ks
 from cardiac_mtl.report.caveats import caveats
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.pictures import plots
 from cardiac_mtl.report.tables import analysis
 from cardiac_mtl.report.tables.fidelity import comparable, fidelity, paper_values
 from cardiac_mtl.report.tables.layout import headline_shown
@@ -308,3 +309,22 @@ def test_no_published_value_of_one_structure_is_answered_with_several(methods):
         for method in (methods[0], both)
     )
     assert beside.equals(alone)
+
+
+def test_curves_have_a_panel_for_each_unit_and_none_is_left_out(methods):
+    panels = {
+        "selection score": ["val/dice_vol"],
+        "training losses": ["train/loss/indices", "train/loss/mask"],
+        "error, mm²": ["val/mae/size_mm2"],
+        "error, mm": ["val/mae/centroid_x_mm", "val/mae/major_axis_mm"],
+        "error, %": ["val/mae/segment_percent"],
+        "error, degrees": ["val/mae/orientation_deg"],
+        "convergence of the players": ["train/convergence"],
+        "lambda": ["train/lambda"],
+    }
+    columns = {name: [2.0, 1.0] for names in panels.values() for name in names}
+    metrics = pd.DataFrame({"epoch": [0, 1], **columns})
+    run = dataclasses.replace(methods[0].runs[0], metrics=metrics)
+    (picture,) = plots._training([Method("mutgan", [run])])
+    drawn = {ax.get_title(): [line.get_label() for line in ax.lines] for ax in picture.figure.axes}
+    assert {title: names for title, names in drawn.items() if names} == panels

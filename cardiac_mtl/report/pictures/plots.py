@@ -1,7 +1,7 @@
 """Figures of a report."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,9 @@ from cardiac_mtl.report.pictures.pixel_plots import pixel_curves
 from cardiac_mtl.report.tables.analysis import COMPARED, MEASURES, phases_of
 from cardiac_mtl.report.tables.diagnosis import class_names
 from cardiac_mtl.report.tables.quantities import quantities
+
+_UNITS: Final = {"_mm2": "mm²", "_mm": "mm", "_percent": "%", "_deg": "degrees"}
+"""Of what is regressed, by the end of its name."""
 
 
 def pictures(
@@ -303,7 +306,15 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
         panels = [
             ("selection score", [c for c in names if c.endswith("/dice_vol")]),
             ("training losses", [c for c in names if c.startswith("train/loss/")]),
-            ("index error", [c for c in names if "/mae/" in c and c.startswith("val/")]),
+            *(
+                (
+                    f"error, {unit}",
+                    [c for c in names if c.startswith("val/mae/") and c.endswith(end)],
+                )
+                for end, unit in _UNITS.items()
+            ),
+            ("convergence of the players", [c for c in names if c == "train/convergence"]),
+            ("lambda", [c for c in names if c == "train/lambda"]),
             ("learned log-uncertainty s", [c for c in names if c.startswith("s/")]),
             ("weight of each task", [c for c in names if c.startswith("weight/")]),
         ]
