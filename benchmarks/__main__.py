@@ -4,6 +4,7 @@ python -m benchmarks NAME [options]
 python -m benchmarks NAME --help
 python -m benchmarks all            those that need no data: what `make bench` runs
 python -m benchmarks page           docs/performance.md from the results files
+python -m benchmarks keep           rows of tested runs on phantoms, for pairs with later ones
 """
 
 import subprocess
@@ -12,7 +13,11 @@ from importlib import import_module
 
 from benchmarks.catalogue import BENCHMARKS, summary_of
 
-COMMANDS = {"all": "the suite: those marked *", "page": "write docs/performance.md"}
+COMMANDS = {
+    "all": "the suite: those marked *",
+    "page": "write docs/performance.md",
+    "keep": "keep the rows of tested runs on phantoms",
+}
 
 
 def main(words: list[str]) -> int:

@@ -10,7 +10,7 @@ from benchmarks.page import PAGE, RESULTS, page, results
 
 FOLDER = Path(RESULTS).parent
 SHARED = {
-    "__main__", "catalogue", "census", "common", "nnunet", "nnunet_trainer", "page", "steps",
+    "__main__", "catalogue", "census", "common", "keep", "nnunet", "nnunet_trainer", "page", "steps",
 }  # fmt: skip
 MACHINE = {
     "processor": "AMD EPYC", "cores": 2, "threads": 2, "memory_gib": 23.5,
