@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal
 
@@ -15,6 +15,8 @@ from cardiac_mtl.errors import UserError
 
 _BIAS_KNOTS = 3
 """The bias field is a smooth surface through this many values a side."""
+_SQUARE = 1e-3
+"""By how much the sides of a pixel may differ in length, as a share: headers are rounded."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class Draws:
     """What chance decided, sample by sample. Stays on the CPU: asking it synchronises nothing."""
 
     theta: Tensor
-    """(N, 2, 3), affine from output to input in pixels about the centre: column, row."""
+    """(N, 2, 3), affine from output to input in pixels about the centre: column, row. As drawn the
+    pixels are square, see `in_mm`."""
     gamma: Tensor
     """(N,), exponent of the contrast."""
     bias: Tensor
@@ -73,6 +76,24 @@ class Draws:
     def __getitem__(self, samples: Tensor) -> "Draws":
         """Return the draws of some samples, such as those of one batch."""
         return Draws(*(getattr(self, name)[samples] for name in self.__dataclass_fields__))
+
+    def in_mm(self, spacing: Tensor) -> "Draws":
+        """Return draws that turn and shear in mm; shifts stay shares of the sides.
+
+        Turned in pixels that are not square, a round heart would become an ellipse.
+
+        Args:
+            spacing: float32 (N, 3), slice, row and column spacing in mm.
+        """
+        ratio = spacing[:, 1] / spacing[:, 2]
+        square = (ratio - 1).abs() < _SQUARE
+        if bool(square.all()):
+            return self
+        linear, shift = self.theta[:, :, :2], self.theta[:, :, 2:]
+        one = torch.ones_like(ratio)
+        turned = linear * torch.stack([one, ratio, 1 / ratio, one], dim=1).unflatten(1, (2, 2))
+        theta = torch.cat([turned, turned @ torch.linalg.solve(linear, shift)], dim=2)
+        return replace(self, theta=torch.where(square[:, None, None], self.theta, theta))
 
 
 def draw(

@@ -291,7 +291,9 @@ class CardiacDataModule(Preparation, LightningDataModule):
         # chance is asked while the batch is on the CPU: asking the device would wait for it
         training = self.trainer is not None and self.trainer.training
         self._seen["train" if training else "other"][batch["case"]] = 1
-        self.draws = self._draws_of_epoch(batch["sample"]) if training else None
+        self.draws = None
+        if training:
+            self.draws = self._draws_of_epoch(batch["sample"]).in_mm(batch["spacing"])
         return batch
 
     @override

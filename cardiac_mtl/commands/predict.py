@@ -32,9 +32,9 @@ from data_modules.inputs import find_inputs
 from data_modules.readers import NIFTI, write_mask
 
 SLICES_AT_ONCE = 16
-SURE = np.float32(0.501)
-"""Least probability of what is kept: the likeliest of four classes, or one that postprocessing put
-there, may have less than one half, and `test` scores it."""
+AHEAD = np.float32(1e-3)
+"""By which what is kept is more probable than what was likeliest beside it, at least: `test` scores
+what is kept, and rounding must not turn a tie."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -217,18 +217,31 @@ class Predictor:
             prepared: what the volume was made into.
         """
         _, volume, spacing, centre = prepared
-        of_kept = np.take_along_axis(probability, kept[:, None].astype(np.intp), axis=1)[:, 0]
-        sure = np.maximum(of_kept, SURE)
-        classes = [
-            restore(np.where(kept == k, sure, 0.0), volume, spacing, centre)
+        held = _favouring(probability, kept)
+        # a border lies where a class and the background are equally probable. Had neighbours of
+        # other classes 0 in place of what they have, it would lie further in, in finer pixels
+        over_background = [
+            restore(held[:, k] - held[:, 0], volume, spacing, centre)
             for k in range(1, probability.shape[1])
         ]
-        # between two classes each has less than one half, but both together do not
-        inside = np.sum(classes, axis=0) > 0.5
-        stacked = np.where(inside, 1 + np.argmax(classes, axis=0), 0)
+        inside = np.max(over_background, axis=0) > 0
+        stacked = np.where(inside, 1 + np.argmax(over_background, axis=0), 0)
         mask = sitk.GetImageFromArray(stacked.astype(np.uint8))
         mask.CopyInformation(volume)
         return mask
+
+
+def _favouring(probability: NDArray[np.float32], kept: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return probabilities (S, K, H, W) that are largest for the classes (S, H, W) that are kept.
+
+    Where postprocessing put a class in place of the likeliest, the two change places.
+    """
+    likeliest, chosen = probability.argmax(1)[:, None], kept[:, None].astype(np.intp)
+    most = np.take_along_axis(probability, likeliest, axis=1)
+    held = probability.copy()
+    np.put_along_axis(held, likeliest, np.take_along_axis(probability, chosen, axis=1), axis=1)
+    np.put_along_axis(held, chosen, most + AHEAD, axis=1)
+    return held
 
 
 def _write_cine(

@@ -59,6 +59,27 @@ def test_no_background_lies_between_classes_that_touch(finer):
     assert set(np.unique(inside)) == {1, 2}
 
 
+@pytest.mark.parametrize("finer", [1, 2, 3])
+def test_a_soft_border_keeps_its_place_in_finer_pixels(finer):
+    row, column = np.mgrid[:80, :80] * 1.2 - 39.5 * 1.2
+    radius = np.hypot(row - 0.3, column + 0.4)
+    ring = 1 / (1 + np.exp(np.maximum(25 - radius, radius - 34) / 0.8))  # one half at 25 and 34 mm
+    probability = np.stack([1 - ring, ring])[None].astype(np.float32)
+    mask = written(probability, (ring > 0.5)[None].astype(np.uint8), finer)
+    area = mask.sum() * (1.2 / finer) ** 2
+    assert area == pytest.approx(np.pi * (34**2 - 25**2), rel=0.01)  # before, 0.94 of it
+
+
+def test_what_postprocessing_took_away_does_not_draw_the_border_to_it():
+    kept = np.zeros((1, 16, 16), np.uint8)
+    kept[:, 4:12, 4:10] = 1
+    probability = np.full((1, 2, 16, 16), 0.05, np.float32)
+    probability[:, 1, 4:12, 4:12] = 0.9  # two columns more than are kept
+    probability[:, 0] = 1 - probability[:, 1]
+    mask = written(probability, kept, finer=4)
+    np.testing.assert_array_equal(mask[0, 32, 4 * 4 : 4 * 12], [1] * 24 + [0] * 8)
+
+
 def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path):
     assert (
         main(["predict", "--run", str(run), "--input", str(hearts), "--output", str(tmp_path)]) == 0

@@ -8,6 +8,7 @@ import torch
 from scipy import ndimage
 
 from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.metrics.shape import infarct_indices
 from data_modules.augment import Augmentation, Draws, draw, transform
 
 
@@ -91,6 +92,25 @@ def test_draws_keep_to_their_ranges_and_share():
     assert changed == pytest.approx(2 / 3, abs=0.03)
     assert float(draws.noise.max()) <= 0.1
     assert float(draws.gamma.max()) <= 1.5001
+
+
+def test_pixels_that_are_not_square_leave_a_turned_heart_round():
+    row, column = np.mgrid[:120, :80]
+    radius = np.hypot((row - 59.5) * 1.0, (column - 39.5) * 1.6)  # mm
+    mask = torch.from_numpy((radius < 30) & (radius > 20)).long().repeat(6, 1, 1)
+    spacing = torch.tensor([[8.0, 1.0, 1.6]]).repeat(6, 1)
+    draws = draw(Augmentation(1.0, translation=0.1), 6, (120, 80), generator())
+    _, moved = transform(torch.zeros(6, 1, 120, 80), mask, draws.in_mm(spacing), num_classes=2)
+    major, minor = infarct_indices(moved.numpy() > 0, (1.0, 1.6))[:, 5:7].T
+    np.testing.assert_allclose(major, 4 * math.hypot(20, 30) / 2, rtol=0.03)  # before, up to 1.56
+    np.testing.assert_allclose(minor, major, rtol=0.03)
+
+
+def test_a_shift_is_a_share_of_the_sides_whatever_the_pixels():
+    ranges = Augmentation(1.0, rotation_deg=0, translation=0.25, flip=True)
+    draws = draw(ranges, 8, (32, 64), generator())
+    torch.testing.assert_close(draws.in_mm(torch.tensor([[8.0, 1.0, 2.0]])).theta, draws.theta)
+    assert draws.in_mm(torch.tensor([[8.0, 1.5, 1.5]])) is draws
 
 
 def test_mirror_reverses_orientation():
