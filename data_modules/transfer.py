@@ -108,7 +108,7 @@ def paired_slices(source: sitk.Image, target: sitk.Image, rounding: Rounding) ->
 
     Returns:
         Slice of the target to slice of the source, both as the files count them. Where two slices
-        of the source fall on one of the target it takes the first, whose i n / m is nearer.
+        of the source fall on one of the target it takes the first [inferred: not stated].
     """
     sources, targets = _base_to_apex(source), _base_to_apex(target)
     pairs: dict[int, int] = {}

@@ -93,6 +93,17 @@ def test_areas_follow_the_transformed_mask(root):
     assert not torch.equal(batch["indices"], still)
 
 
+def test_a_batch_is_turned_in_mm(root):
+    data = module(root, augmentation=Augmentation(probability=1.0))
+    data.trainer = SimpleNamespace(training=True, current_epoch=0, global_rank=0, world_size=1)
+    batch = next(iter(data.train_dataloader()))
+    batch["spacing"][:, 2] *= 2
+    transferred(data, batch)
+    to_mm = torch.diag(torch.tensor([2.0, 1.0]))  # column, row
+    turned = to_mm @ data.draws.theta[:, :, :2] @ to_mm.inverse()
+    torch.testing.assert_close(turned @ turned.mT, torch.eye(2).expand_as(turned))
+
+
 def test_slices_without_annotation_have_no_area():
     mask = torch.full((1, 4, 4), UNLABELLED)
     assert ManifestDataModule().indices_of(mask, torch.ones(1, 3)).isnan().all()
