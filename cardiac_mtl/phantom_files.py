@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from filelock import FileLock
+
 from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.phantoms.cohort import make_cohort, make_infarct_cohort
@@ -96,7 +98,10 @@ def default_cohort(layout: str) -> Path:
     folder = cache_folder() / "phantoms" / name
     made = "already made"
     if not folder.is_dir():
-        write_cohort(layout, folder, patients, DEFAULT_SEED, **{kind.detail: value})
-        made = "made now"
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.parent / f".{name}.lock"):  # the jobs of a study begin together
+            if not folder.is_dir():
+                write_cohort(layout, folder, patients, DEFAULT_SEED, **{kind.detail: value})
+                made = "made now"
     say(f"no --data.root: phantom cohort of {patients} patients, {made}, in {folder}")
     return folder

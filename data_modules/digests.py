@@ -4,7 +4,7 @@ import hashlib
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 from data_modules.parallel import parallel_map
@@ -35,7 +35,8 @@ def digests(files: Sequence[Path], cache: Path) -> list[str]:
         if new:
             fresh = dict(zip(new, _hashed(list(new.values())), strict=True))
             known |= fresh
-            with memory:
+            # a cache that others keep, or a full disk: then the files are read again next time
+            with suppress(sqlite3.OperationalError), memory:
                 memory.executemany("INSERT OR REPLACE INTO files VALUES (?, ?)", fresh.items())
     return [known[stamp] for stamp in stamps]
 
@@ -48,14 +49,22 @@ def _hashed(files: Sequence[Path]) -> Iterator[str]:
 
 
 def _open(path: Path) -> sqlite3.Connection:
+    try:
+        return _with_table(path)
+    except sqlite3.OperationalError:  # in use for long, or not ours to write: it stays as it is
+        return _with_table(":memory:")
+    except sqlite3.DatabaseError:  # damaged: it is only a memory
+        path.unlink()
+        return _with_table(path)
+
+
+def _with_table(path: Path | str) -> sqlite3.Connection:
     memory = sqlite3.connect(path, timeout=60)
     try:
         memory.execute(_SCHEMA)
-    except sqlite3.DatabaseError:  # damaged: it is only a memory
+    except sqlite3.DatabaseError:
         memory.close()
-        path.unlink()
-        memory = sqlite3.connect(path, timeout=60)
-        memory.execute(_SCHEMA)
+        raise
     return memory
 
 

@@ -1,5 +1,6 @@
 """Which patients are in which part: the one place that knows all the ways to deal them."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,4 +58,10 @@ def _by_patient(table: pd.DataFrame, column: str, key: str) -> dict[str, str]:
             where=f"data.{key}",
             fix="choose a column that is the same for all cases of a patient",
         )
-    return {str(patient): str(value) for patient, value in values.first().items()}
+    # of several the first by name, not by row: the order of the table must not change the folds
+    return {str(patient): _first_known(found) for patient, found in values}
+
+
+def _first_known(values: Iterable[str]) -> str:
+    """Return the first by name of the values that are not empty."""
+    return min(filter(None, values), default="")

@@ -118,6 +118,7 @@ def _of_file(path: Path) -> Case:
     name = path.name
     for ending in (".nii.gz", ".nii", ".dcm"):
         name = name.removesuffix(ending)
+    _refuse_unreadable(name)
     return Case(case_id=name, patient_id=name, image=(path,))
 
 
@@ -127,4 +128,15 @@ def _of_dicom_folder(folder: Path) -> Case:
         raise UserError(
             "neither cases.csv, NIfTI nor DICOM in it", where=f"--input {folder}", fix="give images"
         )
+    _refuse_unreadable(name)
     return Case(case_id=name, patient_id=name, image=(folder,))
+
+
+def _refuse_unreadable(name: str) -> None:
+    """Refuse a name whose bytes are no text, as archives of other systems unpack umlauts.
+
+    No table and no picture could hold it.
+    """
+    if not name.isprintable():
+        shown = name.encode("utf-8", "replace").decode("utf-8")
+        raise UserError(f"{shown!r} is no readable name", where="--input", fix="rename the file")

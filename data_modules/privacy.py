@@ -11,6 +11,9 @@ from pathlib import Path
 
 PUBLISHED = re.compile(r"(DET|SCD)\d{7}")
 """Names of the Cardiac Atlas Project and of Sunnybrook are pseudonyms already."""
+_DATE = re.compile(r"\b(\d{4})(\d\d)(\d\d)\b")
+"""As headers have it, year first; folders have it in other orders."""
+_SPELT = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "æ": "ae", "ø": "oe"})
 SHORTEST = 3
 """Shorter parts of a name, such as initials, occur in innocent words too."""
 
@@ -33,11 +36,19 @@ def pseudonym(name: str, identifiers: Sequence[str]) -> str:
 
 
 def _tells(name: str, identifiers: Sequence[str]) -> bool:
-    plain = _letters(name)
+    plain = {_letters(name), _letters(_spelt(name))}
     # a name may be written in up to three scripts, one after the other
     whole = [text for several in identifiers for text in (several, *several.split("="))]
-    parts = {_letters(part) for text in whole for part in (text, *re.split(r"[\W_]+", text))}
-    return any(len(part) >= _shortest(part) and part in plain for part in parts)
+    whole += [day + month + year for text in whole for year, month, day in _DATE.findall(text)]
+    whole += [month + day + year for text in whole for year, month, day in _DATE.findall(text)]
+    split = {part for text in whole for part in (text, *re.split(r"[\W_]+", text))}
+    parts = {_letters(form) for part in split for form in (part, _spelt(part))}
+    return any(len(part) >= _shortest(part) and part in form for part in parts for form in plain)
+
+
+def _spelt(text: str) -> str:
+    """Write umlauts as those do who lack the keys: Müller is Mueller, in header or in folder."""
+    return unicodedata.normalize("NFKC", text).casefold().translate(_SPELT)
 
 
 def _shortest(part: str) -> int:

@@ -127,7 +127,14 @@ def read_mask(
         _refuse_undeclared(sitk.GetArrayViewFromImage(mask), labels, first)
         mask.CopyInformation(like)
         return sitk.Cast(mask, sitk.sitkInt16)
-    columns, rows, _ = like.GetSize()
+    columns, rows, slices = like.GetSize()
+    if len(files) != slices:
+        raise UserError(
+            f"is one picture of {len(files)}, the mask of an image of {slices} slices",
+            where=str(first),
+            fix="give one NIfTI mask on the grid of the image",
+            code="mask_size",
+        )
     stacked = np.stack([_read_png(file, (rows, columns)) for file in files])
     mask = sitk.GetImageFromArray(stacked)
     mask.CopyInformation(like)
@@ -228,7 +235,8 @@ def shape_of_volume(phases: Sequence[tuple[tuple[Path, ...], int | None]]) -> tu
 def count_slices(files: Sequence[Path]) -> int:
     """Return how many slices `read_volume` will give, from headers alone."""
     if len(files) > 1:
-        return len(files)
+        # single-frame files are one slice each; enhanced ones hold slices, phases or both
+        return len(files) if len(read_frames(files[0])) == 1 else size_of(files)[1]
     shape = shape_of(files[0])
     return shape[2] if len(shape) > 2 else 1
 

@@ -123,9 +123,14 @@ def test_names_that_hold_a_part_of_the_header_are_hidden(name, hidden):
         ("王伟", "Wang^Wei=王^伟"),
         ("김철수", "Kim^Cheolsu=金^哲洙=김^철수"),
         ("SCD0000101_Smith", "Smith^John"),
+        ("Mueller_1", "Müller^H"),
+        ("Müller_1", "Mueller^H"),
+        ("Soerensen", "Sørensen^A"),
+        ("born 03.02.1956", "19560203"),
+        ("02-03-1956", "19560203"),
     ],
 )
-def test_names_are_hidden_in_any_script_and_beside_a_published_number(name, header):
+def test_names_are_hidden_however_they_are_spelt_and_beside_a_published_number(name, header):
     assert pseudonym(name, [header]) != name
 
 

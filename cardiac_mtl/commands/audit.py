@@ -197,24 +197,31 @@ def _fitted(data: CardiacDataModule, weights: Mapping[str, Any]) -> Claim:
 
 def _selected(identity: Any, origin: Any, split: Split) -> Claim:  # noqa: ANN401 - JSON
     monitor, protocol = origin["monitor"], origin["protocol"]
-    if protocol == HONEST and monitor is None:
-        if seen := identity.get("validated_on", []):
+    if protocol != HONEST or not (monitor is None or monitor.startswith("val/")):
+        return Claim("selection", "FAILS", f"best.ckpt was chosen by {monitor}: {protocol}")
+    if "validated_on" not in identity:
+        return Claim("selection", "unknown", "the run did not record whom it validated on")
+    if monitor is None:
+        if seen := identity["validated_on"]:
             what = f"{len(seen)} patients were looked at while training, such as {seen[0]}"
             return Claim("selection", "FAILS", what)
         epochs = identity.get("epochs", "a fixed number of")
         return Claim("selection", "holds", f"the last of {epochs} epochs; no patient chose it")
-    if protocol != HONEST or not monitor.startswith("val/"):
-        return Claim("selection", "FAILS", f"best.ckpt was chosen by {monitor}: {protocol}")
-    claim = _within("selection", identity.get("validated_on", []), split.val, "the validation part")
+    claim = _within("selection", identity["validated_on"], split.val, "the validation part")
     return claim._replace(evidence=f"best.ckpt was chosen by {monitor}; {claim.evidence}")
 
 
 def _tested(run: Path, split: Split) -> Claim:
     if not (run / "cases.csv").is_file():
         return Claim("test rows", "unknown", "no cases.csv yet; run `cardiac-mtl test`")
-    rows = pd.read_csv(run / "cases.csv", dtype=str, keep_default_na=False)
-    patients = rows["patient_id"].unique().tolist()
-    return _within("test rows", patients, split.test, "the test part")
+    patients: set[str] = set()
+    for name in ("cases", "labels"):  # a paper that classifies alone has no rows of masks
+        if (file := run / f"{name}.csv").is_file():
+            rows = pd.read_csv(file, dtype=str, keep_default_na=False)
+            patients |= set(rows["patient_id"])
+    if not patients:
+        return Claim("test rows", "unknown", "cases.csv and labels.csv hold no row")
+    return _within("test rows", sorted(patients), split.test, "the test part")
 
 
 def _within(name: str, found: Sequence[str], allowed: Sequence[str], part: str) -> Claim:

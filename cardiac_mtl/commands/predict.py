@@ -31,6 +31,7 @@ from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
 from data_modules.readers import NIFTI, write_mask
 
+ROWS = "predictions.csv"
 SLICES_AT_ONCE = 16
 AHEAD = np.float32(1e-3)
 """By which what is kept is more probable than what was likeliest beside it, at least: `test` scores
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     volumes = [list(phases) for _, phases in groupby(cases, key=_file_of)]
     _refuse_overwriting(volumes, options.output)
+    _refuse_doubled(cases)
     options.output.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
     for phases in volumes:
@@ -79,10 +81,10 @@ def run(arguments: Sequence[str]) -> int:
         with suppress(OSError):  # it held something before
             options.output.rmdir()
         raise faults[0]
-    write_csv(options.output / "predictions.csv", pd.DataFrame(rows))
+    write_csv(options.output / ROWS, pd.DataFrame(rows))
     for fault in faults:
         say(f"left out: {fault}")
-    say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / 'predictions.csv'}")
+    say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / ROWS}")
     return 1 if faults else 0
 
 
@@ -92,8 +94,19 @@ def _file_of(case: Case) -> tuple[object, str]:
     return case.image, name_of_cine(case.case_id) if together else case.case_id
 
 
+def _refuse_doubled(cases: Sequence[Case]) -> None:
+    """Refuse one name for two volumes: a row that comes twice would be two phases of one file."""
+    counts = Counter(case.case_id for case in cases)
+    if twice := next((name for name, count in counts.items() if count > 1), None):
+        raise UserError(
+            f"{counts[twice]} images are called {twice}",
+            where="--input",
+            fix="give every image a name, or every row a case_id, of its own",
+        )
+
+
 def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None:
-    """Refuse two masks of one name, and masks where references may lie."""
+    """Refuse two masks of one name, and files where references may lie."""
     names = [_mask_name(phases) for phases in volumes]
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UserError(
@@ -104,7 +117,7 @@ def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None
     cases = [case for phases in volumes for case in phases]
     beside = {path.resolve().parent for case in cases for path in case.image}
     known = {path.resolve() for case in cases for path in case.mask if path is not None}
-    for target in (output.resolve() / name for name in names):
+    for target in (output.resolve() / name for name in (*names, ROWS)):
         if target in known or (target.parent in beside and target.exists()):
             raise UserError(
                 f"would overwrite {target.name}, which lies beside the images",

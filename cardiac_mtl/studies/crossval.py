@@ -26,6 +26,7 @@ from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.studies import slurm
 from cardiac_mtl.studies.job import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
+from data_modules.splits import read_splits
 
 _POLL_SECONDS = 0.2
 _POLL_QUEUE_SECONDS = 2
@@ -69,7 +70,15 @@ def run(arguments: Sequence[str]) -> int:
         from cardiac_mtl.commands.report import run as report  # noqa: PLC0415 - draws, so imports much
 
         report(["report", *runs, "--output", str(ledger / "report")])
-    return 0 if len(runs) == len(jobs) else 1
+    return 0 if len(runs) == len(jobs) and _every_fold(runs, options.folds) else 1
+
+
+def _every_fold(runs: Sequence[str], folds: int) -> bool:
+    """Say so where the data have more folds than were run: a fold a centre, or a file of folds."""
+    there = len(read_splits(Path(runs[0]) / "splits.json", without_val=True))
+    if there > folds:
+        say(f"only {folds} of the {there} folds of the data were run: give --folds {there}")
+    return there <= folds
 
 
 def _parser() -> OptionParser:

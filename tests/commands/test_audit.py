@@ -73,6 +73,27 @@ def test_a_run_that_saw_test_patients_is_refuted(run, tmp_path, capsys, cheat, c
     assert (status, failing(claims)) == (1, [claim])
 
 
+def test_what_was_not_recorded_proves_nothing(run, tmp_path, capsys):
+    """A run that was killed, or is under way: nobody is not all of the validation part."""
+    copy = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((copy / IDENTITY).read_text())
+    del identity["validated_on"]
+    (copy / IDENTITY).write_text(json.dumps(identity))
+    rows = pd.read_csv(copy / "cases.csv")
+    rows[:0].to_csv(copy / "cases.csv", index=False)
+    status, claims, _ = audit(capsys, "--run", copy)
+    assert (status, claims["selection"], claims["test rows"]) == (0, "unknown", "unknown")
+
+
+def test_rows_of_a_paper_that_classifies_alone_are_looked_at(run, tmp_path, capsys):
+    copy = shutil.copytree(run, tmp_path / "run")
+    rows = pd.read_csv(copy / "cases.csv")
+    rows[:0].to_csv(copy / "cases.csv", index=False)
+    rows.assign(patient_id="somebody").to_csv(copy / "labels.csv", index=False)
+    status, claims, _ = audit(capsys, "--run", copy)
+    assert (status, failing(claims)) == (1, ["test rows"])
+
+
 def test_rows_of_other_patients_are_refuted(run, tmp_path, capsys):
     copy = shutil.copytree(run, tmp_path / "run")
     rows = pd.read_csv(copy / "cases.csv")
@@ -177,7 +198,8 @@ def test_only_declared_test_patients_may_train_and_under_other_masks_alone(
 def test_a_run_without_validation_chose_nothing_or_fails():
     split = Split(0, ("a",), (), ("c",))
     last = {"monitor": None, "protocol": "honest"}
-    assert audits._selected({}, last, split).verdict == "holds"
+    assert audits._selected({"validated_on": []}, last, split).verdict == "holds"
+    assert audits._selected({}, last, split).verdict == "unknown"
     assert audits._selected({"validated_on": ["c"]}, last, split).verdict == "FAILS"
     chosen = {"monitor": "val/dice_vol", "protocol": "honest"}
     assert audits._selected({"validated_on": ["c"]}, chosen, split).verdict == "FAILS"

@@ -1,6 +1,7 @@
 """What `predict` reads, and the masks that it writes: those that `test` scores, on the grid of the file."""
 
 import json
+import os
 import shutil
 
 import nibabel as nib
@@ -173,6 +174,37 @@ def test_predict_takes_one_image_in_two_rows(run, hearts, tmp_path):
     assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(out)]) == 0
     one, other = (nib.load(out / f"{name}_mask.nii.gz") for name in ("one", "other"))
     np.testing.assert_array_equal(one.dataobj, other.dataobj)
+
+
+def test_predict_refuses_one_row_twice(run, hearts, tmp_path, capsys):
+    data = shutil.copytree(hearts, tmp_path / "data")
+    table = pd.read_csv(data / "cases.csv").iloc[[0, 0]]
+    table.to_csv(data / "cases.csv", index=False)
+    out = tmp_path / "out"
+    assert main(["predict", "--run", str(run), "--input", str(data), "--output", str(out)]) == 2
+    assert f"2 images are called {table['case_id'].iloc[0]}" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_predict_leaves_a_table_beside_the_images_alone(run, hearts, tmp_path, capsys):
+    shutil.copy(next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "a.nii.gz")
+    (tmp_path / "predictions.csv").write_text("mine")
+    words = ["predict", "--run", run, "--input", tmp_path, "--output", tmp_path]
+    assert main([str(word) for word in words]) == 2
+    assert "predictions.csv, which lies beside the images" in capsys.readouterr().err
+    assert (tmp_path / "predictions.csv").read_text() == "mine"
+
+
+def test_predict_leaves_out_a_name_that_is_no_text(run, hearts, tmp_path, capsys):
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    image = next(hearts.glob("*_ph00_image.nii.gz"))
+    shutil.copy(image, data / "a.nii.gz")
+    shutil.copy(image, data / os.fsdecode(b"M\xfcller.nii.gz"))  # an umlaut of Windows
+    words = ["predict", "--run", run, "--input", data, "--output", out]
+    assert main([str(word) for word in words]) == 1
+    assert "left out: --input: 'M?ller' is no readable name" in capsys.readouterr().out
+    assert sorted(file.name for file in out.iterdir()) == ["a_mask.nii.gz", "predictions.csv"]
 
 
 def test_predict_never_writes_over_what_lies_beside_the_images(run, hearts, tmp_path, capsys):

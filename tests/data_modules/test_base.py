@@ -218,6 +218,17 @@ def test_a_patient_with_two_values_cannot_be_left_out_by_them(root):
         module(root, leave_out="phase")
 
 
+def test_the_order_of_rows_changes_no_fold(root):
+    """Though the rows of a patient differ in what the folds are stratified by."""
+    head, *rows = (root / "cases.csv").read_text().splitlines()
+    sites = [f"{row},{'' if n % 2 else 'ab'[n // 2 % 2]}" for n, row in enumerate(rows)]
+    found = set()
+    for ordered in (sites, sites[::-1]):
+        (root / "cases.csv").write_text("\n".join([f"{head},site", *ordered]))
+        found.add(module(root, stratify_by="site").split_sha256)
+    assert len(found) == 1
+
+
 def test_folds_of_a_file_and_a_share_of_the_training_part(root, tmp_path):
     first = module(root)
     first.save_splits(tmp_path / "folds.json")

@@ -17,7 +17,7 @@ from cardiac_mtl.errors import UserError
 from data_modules.dicom import pixels_of
 from data_modules.findings import noticed
 from data_modules.manifest import find_cases
-from data_modules.readers import phases_in, read_volume
+from data_modules.readers import count_slices, phases_in, read_volume
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "sunnybrook_dicom" / "SCD0000201"
 
@@ -98,6 +98,21 @@ def test_one_enhanced_file_a_slice_in_a_folder(tmp_path, make_study, enhanced_fi
     voxels, affine = voxels_and_affine(read_volume(*phases[1]))
     np.testing.assert_array_equal(voxels, study.image[1] * 2.0 - 7)
     np.testing.assert_allclose(affine, study.affine, atol=1e-3)
+
+
+def test_slices_of_several_enhanced_files_are_counted(tmp_path, make_study, enhanced_file):
+    """One file a half of the stack: the store is planned by this count."""
+    study = make_study("DET0000101", phases=1, slices=4)
+    (tmp_path / "all").mkdir()
+    for k in range(2):
+        half, there = slice(2 * k, 2 * k + 2), np.eye(4)
+        there[2, 3] = 2 * k
+        images = study.image[:, half], study.mask[:, half]
+        part = CineStudy(study.patient_id, *images, study.affine @ there)
+        (tmp_path / str(k)).mkdir()
+        enhanced_file(tmp_path / str(k), part, range).rename(tmp_path / "all" / f"{k}.dcm")
+    ((files, frame),) = phases_in(tmp_path / "all")
+    assert count_slices(files) == read_volume(files, frame).GetSize()[2] == 4
 
 
 def test_a_manifest_may_name_a_dicom_folder_or_file(tmp_path, make_study, enhanced_file):

@@ -1,6 +1,7 @@
 """MS-CMRSeg on disk: reading is the inverse of writing, and each fault has its message."""
 
 import json
+import multiprocessing
 import shutil
 
 import nibabel as nib
@@ -145,6 +146,20 @@ def test_the_default_cohort_is_small_and_said(tmp_path, capsys, monkeypatch):
     assert "phantom cohort of 2 patients, made now" in capsys.readouterr().out
     assert len(find_cases(folder)) == 6
     assert json.loads((folder / "phantom.json").read_text())["scale"] == 8
+
+
+def test_two_processes_that_want_the_default_cohort_make_it_once(tmp_path, monkeypatch):
+    """As the first jobs of a study do."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = LAYOUTS["mscmr"].kind._replace(default=(2, 8))
+    monkeypatch.setitem(LAYOUTS, "mscmr", LAYOUTS["mscmr"]._replace(kind=few))
+    fork = multiprocessing.get_context("fork")
+    processes = [fork.Process(target=default_cohort, args=("mscmr",)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
 
 
 @pytest.mark.parametrize(

@@ -236,6 +236,13 @@ def test_a_png_of_any_kind_is_foreground_where_it_is_not_black(tmp_path, mode):
     assert (mask[1] == UNLABELLED).all()
 
 
+def test_one_png_is_no_mask_of_several_slices(tmp_path):
+    Image.fromarray(ring()[..., 0].astype(np.uint8)).save(tmp_path / "a.png")
+    like = sitk.Image(10, 12, 2, sitk.sitkFloat32)
+    with pytest.raises(UserError, match="is one picture of 1, the mask of an image of 2 slices"):
+        read_mask([tmp_path / "a.png"], like, MYOCARDIUM)
+
+
 @pytest.mark.skipif(not SHARED.is_dir(), reason="real images are not beside this checkout")
 def test_a_real_cine_phase_has_the_geometry_that_simpleitk_reads():
     files = sorted(

@@ -5,8 +5,10 @@ import json
 import multiprocessing
 import random
 import shutil
+import sqlite3
 import time
 from collections import namedtuple
+from contextlib import closing
 
 import numpy as np
 import pytest
@@ -157,6 +159,24 @@ def test_digests_are_remembered_and_a_damaged_memory_is_made_anew(tmp_path):
     assert b"/a" not in memory.read_bytes()
     memory.write_bytes(b"not a database, but long enough to look like one" * 50)
     assert digests([file], tmp_path / "cache") == expected
+
+
+def test_a_memory_that_cannot_be_written_is_left_alone(tmp_path, monkeypatch):
+    """In use by another process, on a full disk, or in a folder that others keep."""
+    files = [tmp_path / name for name in "ab"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    expected = digests(files[:1], tmp_path)
+    connect = sqlite3.connect
+    monkeypatch.setattr("sqlite3.connect", lambda path, **_: connect(path, timeout=0.01))
+    before = (tmp_path / "digests.sqlite").stat().st_ino
+    for begin in ("BEGIN EXCLUSIVE", "BEGIN IMMEDIATE"):  # none may read; none may write
+        with closing(connect(tmp_path / "digests.sqlite", isolation_level=None)) as other:
+            other.execute(begin)
+            assert digests(files, tmp_path)[:1] == expected
+    assert (tmp_path / "digests.sqlite").stat().st_ino == before
+    (tmp_path / "other" / "digests.sqlite").mkdir(parents=True)  # no file can be opened there
+    assert digests(files[:1], tmp_path / "other") == expected
 
 
 def test_the_store_says_what_it_holds(cases, tmp_path):

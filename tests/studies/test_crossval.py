@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.studies import slurm
+from cardiac_mtl.studies import crossval, slurm
 from cardiac_mtl.studies.crossval import plan
 from cardiac_mtl.studies.job import LOST, RUNNING, STOPPED, WAITING, Job, table
 
@@ -304,3 +304,12 @@ def test_a_job_whose_metrics_have_no_epoch_yet_stands_in_the_table(tmp_path):
     job = Job(tmp_path, "mtn_unet", 0, 0, ())
     job.write(state="failed", run=str(tmp_path), started_at="2026-01-01T00:00:00+00:00")
     assert "0/3" in table([job])
+
+
+def test_a_study_that_left_folds_out_says_so(study, capsys):
+    """`--data.leave_out` and `--data.splits` have as many folds as they have."""
+    _, ledger = study
+    run = json.loads((ledger / "mtn_unet-fold0-seed0.json").read_text())["run"]
+    assert crossval._every_fold([run], 2)
+    assert not crossval._every_fold([run], 1)
+    assert "only 1 of the 2 folds of the data were run: give --folds 2" in capsys.readouterr().out
