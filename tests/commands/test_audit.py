@@ -195,6 +195,26 @@ def test_only_declared_test_patients_may_train_and_under_other_masks_alone(
     )
 
 
+@pytest.mark.parametrize("normalise", ["volume", "slice"])
+def test_slices_of_another_patient_are_found_in_an_otherwise_different_volume(
+    make_study, tmp_path, capsys, normalise
+):
+    studies = [make_study(f"p{n}", phases=1, seed=n) for n in range(6)]
+    folds = [{"train": ["p0", "p1", "p2"], "val": ["p3"], "test": ["p4", "p5"]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    words = ["audit", "--splits", str(tmp_path / "folds.json"), "--config", "manifest"]
+    (tmp_path / "overlay.yaml").write_text(f"data: {{init_args: {{normalise: {normalise}}}}}")
+    words += ["--config", str(tmp_path / "overlay.yaml")]
+    manifest.write_layout(tmp_path / "apart", studies)
+    assert main([*words, "--data.root", str(tmp_path / "apart")]) == 0
+    assert "24 slices, none in two parts" in capsys.readouterr().out
+    studies[4].image[0, 1:] = studies[1].image[0, 1:] // 2  # and another gain
+    manifest.write_layout(tmp_path / "shared", studies)
+    assert main([*words, "--data.root", str(tmp_path / "shared")]) == 1
+    shown = capsys.readouterr().out
+    assert "3 slices are the same in two parts, such as one of p1 (train) and p4 (test)" in shown
+
+
 def test_a_run_without_validation_chose_nothing_or_fails():
     split = Split(0, ("a",), (), ("c",))
     last = {"monitor": None, "protocol": "honest"}
