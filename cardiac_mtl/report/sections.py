@@ -219,6 +219,7 @@ def _infarcts(methods: Sequence[Method]) -> Section:
             "the mean of each slice, over as many as both have; Wilcoxon's test on the means "
             "of patients, corrected by Holm over all rows.",
             infarcts.index_comparisons(methods),
+            infarcts.comparisons_shown,
         ),
     )
 

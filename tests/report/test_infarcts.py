@@ -10,7 +10,12 @@ from cardiac_mtl.report.methods import Method, Run
 from cardiac_mtl.report.page import _exhibits
 from cardiac_mtl.report.pictures.gallery import read, write_gallery
 from cardiac_mtl.report.tables.fidelity import fidelity
-from cardiac_mtl.report.tables.infarcts import errors_shown, index_comparisons, index_errors_of
+from cardiac_mtl.report.tables.infarcts import (
+    comparisons_shown,
+    errors_shown,
+    index_comparisons,
+    index_errors_of,
+)
 
 
 @pytest.fixture
@@ -50,6 +55,10 @@ def test_methods_are_compared_on_the_slices_that_both_have(method):
     (row,) = index_comparisons([first, second]).to_dict("records")
     assert (row["slices"], row["difference"]) == (2, 1.0)
     assert index_comparisons([first]).empty
+    assert comparisons_shown(index_comparisons([first])).empty
+    (shown,) = comparisons_shown(index_comparisons([first, second])).to_dict("records")
+    assert shown["second minus first"] == f"{row['second']} - {row['first']}"
+    assert shown["difference of errors [95 %]"].startswith(f"{row['difference']:+.2f} [")
 
 
 def test_methods_of_several_seeds_are_compared_once_by_their_means(method):

@@ -11,6 +11,7 @@ from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
 from cardiac_mtl.report.methods import Method, pairs_of
 from cardiac_mtl.report.tables.analysis import difference
+from cardiac_mtl.report.tables.layout import p_value
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""
@@ -101,6 +102,23 @@ def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
         index="index", columns="column", values="error", aggfunc="first", sort=False
     )
     return wide.fillna("—").reset_index().rename_axis(columns=None)
+
+
+def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
+    """Lay paired tests of errors out, as those of overlap are."""
+    if table.empty:
+        return table
+    shown = pd.DataFrame({"second minus first": table["second"] + " - " + table["first"]})
+    shown[["index", "source", "slices", "patients"]] = table[
+        ["index", "source", "slices", "patients"]
+    ]
+    shown["difference of errors [95 %]"] = [
+        f"{d:+.2f} [{low:+.2f}, {high:+.2f}]"
+        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
+    ]
+    for column, heading in (("p_wilcoxon", "p Wilcoxon"), ("p_holm", "p by Holm")):
+        shown[heading] = table[column].map(p_value)
+    return shown
 
 
 def _measured(methods: Sequence[Method]) -> list[Method]:
