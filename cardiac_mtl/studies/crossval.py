@@ -28,6 +28,7 @@ from cardiac_mtl.studies import slurm
 from cardiac_mtl.studies.job import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
 from data_modules.splits import read_splits
 
+_PLACES = ("--data.root", "--data.splits")
 _POLL_SECONDS = 0.2
 _POLL_QUEUE_SECONDS = 2
 _PATIENCE_SECONDS = 20
@@ -147,6 +148,7 @@ def plan(
             fix="give each its own file name",
         )
     run_root = run_root.resolve()  # a study may be called from any folder
+    words = [_in_full(word, before) for before, word in zip(("", *words), words, strict=False)]
     files = [find_config(name) for name in (*experiments, *overlays)]
     # a changed file is another study: nothing of the old one must be taken for it
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
@@ -160,6 +162,14 @@ def plan(
         given += ["--seed_everything", str(seed), "--run_root", str(run_root)]
         jobs.append(Job(ledger, Path(experiment).stem, fold, seed, tuple(given)))
     return jobs
+
+
+def _in_full(word: str, before: str) -> str:
+    """Write a place in full: from another folder the same words would mean other data."""
+    name, sign, value = word.partition("=")
+    if sign and name in _PLACES and not Path(value).is_absolute():
+        return f"{name}={Path(value).absolute()}"
+    return str(Path(word).absolute()) if before in _PLACES else word
 
 
 def run_locally(jobs: Sequence[Job], at_once: int) -> None:

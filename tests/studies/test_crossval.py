@@ -313,3 +313,15 @@ def test_a_study_that_left_folds_out_says_so(study, capsys):
     assert crossval._every_fold([run], 2)
     assert not crossval._every_fold([run], 1)
     assert "only 1 of the 2 folds of the data were run: give --folds 2" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--data.root", "hearts"], ["--data.splits=hearts"]])
+def test_data_of_another_folder_are_another_study(tmp_path, monkeypatch, words):
+    ledgers = set()
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        (job, *_) = plan(["mtn_unet"], 2, [0], tmp_path / "runs", words)
+        assert any(word.endswith(str(tmp_path / name / "hearts")) for word in job.words)
+        ledgers.add(job.ledger)
+    assert len(ledgers) == 2
