@@ -218,10 +218,9 @@ class CardiacCLI(LightningCLI):
         """Check everything that can be checked, then make or find the run directory."""
         self._set_up_data("fit")
         data = self.datamodule
-        if start := self._config_of_command().get("ckpt_path"):
-            fix = "start from a checkpoint of this fold"
-            refuse_other_fold(read_checkpoint(Path(start)), data, Path(start), fix)
         refuse_no_validation(self.trainer, data)
+        if start := self._config_of_command().get("ckpt_path"):
+            self._start_from(Path(start))
         self.origin |= {
             "split_sha256": data.split_sha256,
             "fold": data.fold,
@@ -239,20 +238,25 @@ class CardiacCLI(LightningCLI):
         if self.trainer.is_global_zero and self.announce is not None:
             self.announce(self.run_directory)
 
-    def fit(self, model: Paper, datamodule: CardiacDataModule, ckpt_path: Any = None) -> None:  # noqa: ANN401 - Lightning's own union
-        """Train, from the last checkpoint where there is one, else with the weights of another.
+    def _start_from(self, path: Path) -> None:
+        """Take the weights of a checkpoint, and nothing else of it (P30).
 
-        Of that other one the weights alone count (P30): Lightning would take over its epochs, its
-        optimiser with the learning rate, its best score and the patients that it has seen.
+        Lightning would take over its epochs, its optimiser with the learning rate, its best score
+        and the patients that it has seen.
         """
+        checkpoint = read_checkpoint(path)
+        fix = "start from a checkpoint of this fold"
+        refuse_other_fold(checkpoint, self.datamodule, path, fix)
+        load_weights(self.model, checkpoint, path)
+
+    def fit(self, model: Paper, datamodule: CardiacDataModule, ckpt_path: Any = None) -> None:  # noqa: ANN401, ARG002 - Lightning's own
+        """Train, from the last checkpoint of this run where there is one."""
         if self.done:
             return
         last = self.run_directory / LAST
-        goes_on = last.is_file()
-        if ckpt_path and not goes_on:
-            load_weights(model, read_checkpoint(Path(ckpt_path)), Path(ckpt_path))
+        start = str(last) if last.is_file() else None  # `ckpt_path` gave its weights: `_start_from`
         try:
-            self.trainer.fit(model, datamodule=datamodule, ckpt_path=str(last) if goes_on else None)
+            self.trainer.fit(model, datamodule=datamodule, ckpt_path=start)
         except BaseException:
             if self.trainer.is_global_zero:
                 self.give_back()

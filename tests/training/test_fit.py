@@ -354,6 +354,12 @@ def test_a_start_from_weights_of_another_fold_is_refused(run, lvsc, tmp_path, ca
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_start_from_weights_of_another_network_leaves_nothing(run, lvsc, tmp_path, capsys):
+    assert fit(lvsc, tmp_path / "runs", "--ckpt_path", run / LAST, "--model.width", "6") == 2
+    assert "its weights are of another network" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_is_not_tested_under_another_protocol(run, capsys):
     assert main(["test", "--run", str(run), "--data.paper_protocol", "true"]) == 2
     assert "was selected by the honest protocol" in capsys.readouterr().err
