@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 
+ON_IMAGE = (0.0, 0.0)
+"""Offset of masks that lie where their images have them."""
 _BIAS_KNOTS = 3
 """The bias field is a smooth surface through this many values a side."""
 _SQUARE = 1e-3
@@ -37,6 +39,10 @@ class Augmentation:
         bias: coil shading: the image is multiplied by the exponential of a smooth field whose
             knots are uniform within plus or minus this [paper: none].
         noise: SD of added Gaussian noise is uniform up to this, in SD of the image [paper: none].
+        keep_offset: where the masks of a data set lie beside its images, as by half a pixel, have
+            them lie so beside images that are turned or mirrored too: what is turned with them
+            teaches a network to mistrust borders. The offset is that of the training patients,
+            see `data_modules.offset` [paper: no].
     """
 
     probability: float = 2 / 3
@@ -48,6 +54,7 @@ class Augmentation:
     gamma: float = 0.0
     bias: float = 0.0
     noise: float = 0.0
+    keep_offset: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what is no range."""
@@ -132,7 +139,11 @@ def draw(
 
 
 def transform(
-    image: Tensor, mask: Tensor, draws: Draws, num_classes: int = 2
+    image: Tensor,
+    mask: Tensor,
+    draws: Draws,
+    num_classes: int = 2,
+    offset: tuple[float, float] = ON_IMAGE,
 ) -> tuple[Tensor, Tensor]:
     """Apply drawn parameters to images and masks alike.
 
@@ -142,6 +153,8 @@ def transform(
             slices without annotation.
         draws: of the same batch.
         num_classes: of the mask, the background included.
+        offset: columns and rows by which masks lie beside their images, and are to lie beside
+            those that are returned.
 
     Returns:
         Image by linear interpolation, and the mask whose class has the largest linearly
@@ -155,14 +168,19 @@ def transform(
     joined[:, :channels] = image
     for value in range(1, num_classes):
         torch.eq(mask, value, out=joined[:, channels + value - 1])
-    moved = _sample(joined, grid, "bilinear")
-    moved_mask = _largest_share(moved[:, channels:].unbind(1)).to(mask.dtype)
+    if offset == ON_IMAGE:
+        moved, shares = _sample(joined, grid, "bilinear").split([channels, num_classes - 1], dim=1)
+    else:
+        moved = _sample(joined[:, :channels], grid, "bilinear")
+        grid = _grid(_about(offset, draws.theta), image)
+        shares = _sample(joined[:, channels:], grid, "bilinear")
+    moved_mask = _largest_share(shares.unbind(1)).to(mask.dtype)
     if mask.device.type != "cpu" or int(mask.amin()) < 0:  # asking a GPU would wait for it
         unlabelled = mask == UNLABELLED
         lost = _sample(unlabelled[:, None].to(image.dtype), grid, "nearest")[:, 0] > 0
         nothing_known = unlabelled.flatten(1).all(1)[:, None, None]
         moved_mask.masked_fill_(lost | nothing_known, UNLABELLED)
-    return _intensity(moved[:, :channels], draws), moved_mask
+    return _intensity(moved, draws), moved_mask
 
 
 def transform_image(image: Tensor, draws: Draws) -> Tensor:
@@ -170,10 +188,12 @@ def transform_image(image: Tensor, draws: Draws) -> Tensor:
     return _intensity(_sample(image, _grid(draws.theta, image), "bilinear"), draws)
 
 
-def transform_mask(mask: Tensor, draws: Draws, num_classes: int = 2) -> Tensor:
+def transform_mask(
+    mask: Tensor, draws: Draws, num_classes: int = 2, offset: tuple[float, float] = ON_IMAGE
+) -> Tensor:
     """Do to masks alone what `transform` does to them."""
     nothing = torch.empty(len(mask), 0, *mask.shape[1:], device=mask.device)
-    return transform(nothing, mask, draws, num_classes)[1]
+    return transform(nothing, mask, draws, num_classes, offset)[1]
 
 
 def _largest_share(shares: Sequence[Tensor]) -> Tensor:
@@ -189,6 +209,17 @@ def _largest_share(shares: Sequence[Tensor]) -> Tensor:
         best = torch.maximum(best, shares[value - 2])
         winner.masked_fill_(share > best, value)
     return winner
+
+
+def _about(offset: tuple[float, float], theta: Tensor) -> Tensor:
+    """Return affine transforms (B, 2, 3) of masks that lie off their images, before and after.
+
+    A mask that is to say at u what it said at T(u) of the heart, both times beside it by the
+    offset, is asked at T(u - offset) + offset.
+    """
+    linear, shift = theta[:, :, :2], theta[:, :, 2:]
+    place = theta.new_tensor(offset)[:, None]
+    return torch.cat([linear, shift + place - linear @ place], dim=2)
 
 
 def _grid(theta: Tensor, image: Tensor) -> Tensor:

@@ -14,12 +14,13 @@ from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch, TargetScale
 from cardiac_mtl.errors import UserError
-from data_modules.augment import Augmentation, Draws, draw, transform
+from data_modules.augment import ON_IMAGE, Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.folds import Folds
 from data_modules.geometry import Normalise
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
+from data_modules.offset import Offset, offset_of
 from data_modules.preparation import Preparation
 from data_modules.resident import ResidentStore, settle
 from data_modules.splits import Split, check_fold, digest, save_splits
@@ -119,6 +120,8 @@ class CardiacDataModule(Preparation, LightningDataModule):
         self.draws: Draws | None = None
         """What chance decided for the batch in hand; None outside training."""
         self._epoch_drawn: tuple[int, int] | None = None
+        self.offset: Offset | None = None
+        """How masks lie beside their images, where augmentation keeps that."""
 
     @classmethod
     def name_of(cls, root: Path | None) -> str:
@@ -215,6 +218,8 @@ class CardiacDataModule(Preparation, LightningDataModule):
     def setup(self, stage: str) -> None:
         if not hasattr(self, "store"):
             self._open()
+        if stage == "fit" and self.augmentation.keep_offset and self.offset is None:
+            self.offset = self._measure_offset()
         # tests and validations of their own read each slice but once
         if stage == "fit" and self.trainer is not None and self._on_device is None:
             device = self.trainer.strategy.root_device
@@ -232,6 +237,24 @@ class CardiacDataModule(Preparation, LightningDataModule):
             check_fold(self.fold, self.folds.num_folds)
         self.find_and_split()
         self.store = self.open_store()
+
+    def _measure_offset(self) -> Offset:
+        """Measure how the masks of the training patients lie, by one volume of each."""
+        own = np.asarray([bool(case.mask) and not case.transferred for case in self.cases])
+        ours = self.case_table["patient_id"].isin(self.training_patients) & own
+        rows = self.case_table[ours].drop_duplicates("patient_id").index.tolist()
+        if found := offset_of(self.store, rows, self.labels.get("myocardium", self.muscle)):
+            return found
+        raise UserError(
+            "no training patient has a closed ring of myocardium to measure an offset by",
+            where="data.augmentation.keep_offset",
+            fix="leave it out",
+        )
+
+    @property
+    def _place(self) -> tuple[float, float]:
+        """Columns and rows by which masks lie beside their images, as far as is known."""
+        return self.offset.place if self.offset else ON_IMAGE
 
     def find_and_split(self) -> None:
         """Find the cases and deal the patients, without reading an image."""
@@ -320,7 +343,7 @@ class CardiacDataModule(Preparation, LightningDataModule):
 
     def transform(self, image: Tensor, mask: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
         """Apply what chance decided to the images and masks of a batch."""
-        return transform(image, mask, draws, 1 + max(self.labels.values()))
+        return transform(image, mask, draws, 1 + max(self.labels.values()), self._place)
 
     def indices_of_batch(self, batch: Batch) -> Tensor:
         """Return the index targets (B, K) of a batch whose images were transformed, if at all."""

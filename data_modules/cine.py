@@ -235,7 +235,8 @@ class CineDataModule(CardiacDataModule):
             self.draws = None
         if self.draws is not None:
             # masks are moved and measured while they are on the CPU: a device would be waited for
-            batch["mask"] = transform_mask(self._mask_of(batch), self.draws, 1 + MYOCARDIUM)
+            mask = self._mask_of(batch)
+            batch["mask"] = transform_mask(mask, self.draws, 1 + MYOCARDIUM, self._place)
             batch["indices"] = self._followed(batch, self.draws)
         return batch
 

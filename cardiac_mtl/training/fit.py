@@ -400,6 +400,7 @@ class CardiacCLI(LightningCLI):
             "phantom": data.is_phantom,
             "seed": self._config_of_command().seed_everything,
             "study": os.environ.get(GROUP),
+            "mask_offset_px": data.offset and data.offset.place,
             **self.origin,
             **provenance(self.command),
         }
@@ -412,6 +413,8 @@ class CardiacCLI(LightningCLI):
             f"fold {data.fold} of {len(data.splits)}: {len(split.train)} patients train, "
             f"{len(split.val)} validate, {len(split.test)} test"
         )
+        if data.offset:
+            say(f"masks lie {data.offset}; augmentation keeps that")
         if self.trainer.world_size > 1:
             say(f"{self.trainer.world_size} processes share the training slices")
         if self.protocol == OPTIMISTIC:

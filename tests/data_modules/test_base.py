@@ -12,6 +12,7 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.augment import Augmentation
 from data_modules.manifest import ManifestDataModule, write_layout
+from data_modules.offset import Offset
 from data_modules.store import Plan, open_store
 
 
@@ -268,3 +269,29 @@ def test_phantoms_know_that_they_are(hearts, root):
 def test_a_grid_without_pixels_is_refused():
     with pytest.raises(UserError, match=r"data.matrix: 0; give 1 or more"):
         ManifestDataModule(matrix=(64, 0))
+
+
+def test_the_offset_of_training_masks_is_kept_by_augmentation_alone(root, monkeypatch):
+    asked = []
+
+    def measured(_, cases, myocardium):
+        asked.append((sorted(cases), myocardium))
+        return Offset(0.4, -0.3, (0.1, 0.1), len(cases))
+
+    monkeypatch.setattr("data_modules.base.offset_of", measured)
+    data = module(root, augmentation=Augmentation(keep_offset=True))
+    table = data.case_table
+    ((cases, myocardium),) = asked
+    assert sorted(table["patient_id"][cases]) == sorted(data.split.train)
+    assert myocardium == data.labels["myocardium"]
+    data.setup("fit")
+    assert len(asked) == 1  # once a run
+    assert module(root).offset is None
+    data.setup("test")
+
+
+def test_masks_without_a_ring_have_no_offset_to_keep(root, monkeypatch):
+    monkeypatch.setattr("data_modules.base.offset_of", lambda *_: None)
+    with pytest.raises(UserError, match="no training patient has a closed ring") as told:
+        module(root, augmentation=Augmentation(keep_offset=True))
+    assert told.value.where == "data.augmentation.keep_offset"
