@@ -20,7 +20,7 @@ from data_modules.folds import Folds
 from data_modules.geometry import Normalise
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
-from data_modules.offset import Offset, offset_of
+from data_modules.offset import Offset, measurable, offset_of
 from data_modules.preparation import Preparation
 from data_modules.resident import ResidentStore, settle
 from data_modules.splits import Split, check_fold, digest, save_splits
@@ -240,13 +240,12 @@ class CardiacDataModule(Preparation, LightningDataModule):
 
     def _measure_offset(self) -> Offset:
         """Measure how the masks of the training patients lie, by one volume of each."""
-        own = np.asarray([bool(case.mask) and not case.transferred for case in self.cases])
-        ours = self.case_table["patient_id"].isin(self.training_patients) & own
-        rows = self.case_table[ours].drop_duplicates("patient_id").index.tolist()
+        one_of = measurable(self.cases)
+        rows = [one_of[patient] for patient in self.training_patients if patient in one_of]
         if found := offset_of(self.store, rows, self.labels.get("myocardium", self.muscle)):
             return found
         raise UserError(
-            "no training patient has a closed ring of myocardium to measure an offset by",
+            "no training patient has a closed ring of myocardium, but on LGE, to measure one by",
             where="data.augmentation.keep_offset",
             fix="leave it out",
         )

@@ -5,7 +5,7 @@ train and mislead, is looked for here.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from hashlib import sha256
@@ -20,6 +20,12 @@ from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
 from data_modules.findings import Finding, Severity, noticed, of_error
+from data_modules.offset import mask_offset, measurable, typical
+
+_LEAST_HEARTS = 5
+"""Patients whose masks lie alike before that is said."""
+_LEAST_OFFSET, _SURE = 0.1, 4.0
+"""Pixels, and standard errors, over which it is."""
 
 ReadImage = Callable[[Case], sitk.Image]
 """How a data module reads the image of a case."""
@@ -45,13 +51,19 @@ class Examined:
     """What the myocardium encloses, slice by slice."""
     content: str = ""
     """Hash of the voxels, whatever the file that holds them."""
+    offset: tuple[float, float] | None = None
+    """Column and row in pixels by which the mask lies off the image, where that was measured."""
     middle: NDArray[np.float32] | None = None
     """The slice of the largest mask, or the middle one."""
     middle_mask: NDArray[np.int16] | None = None
 
 
 def examine(
-    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int], case: Case
+    read_image: ReadImage,
+    read_mask: ReadMask,
+    labels: Mapping[str, int],
+    measured: Container[str],
+    case: Case,
 ) -> Examined:
     """Read the files of one volume and say what is wrong with them.
 
@@ -59,6 +71,8 @@ def examine(
         read_image: of the data module.
         read_mask: of the data module.
         labels: value of each class.
+        measured: ids of the cases of which the offset of the mask is measured, which takes longer
+            than reading them.
         case: its files.
 
     Returns:
@@ -95,6 +109,9 @@ def examine(
         cavity_ml=np.nan
         if mask is None or "myocardium" not in labels
         else _enclosed(mask == labels["myocardium"]) * volume_ml,
+        offset=None
+        if mask is None or "myocardium" not in labels or case.case_id not in measured
+        else mask_offset(voxels.astype(np.float32), mask == labels["myocardium"]),
         content=sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest(),
         middle=voxels[shown],
         middle_mask=None if mask is None else mask[shown],
@@ -102,15 +119,17 @@ def examine(
 
 
 def examine_together(examined: Sequence[Examined]) -> list[Finding]:
-    """Compare cases: one image under two patients, ED smaller than ES."""
-    return [*_shared_images(examined), *_ed_and_es(examined)]
+    """Compare cases: one image under two patients, ED smaller than ES, masks off their images."""
+    return [*_shared_images(examined), *_ed_and_es(examined), *_off_the_images(examined)]
 
 
 def examiner(
-    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int]
+    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int], cases: Sequence[Case]
 ) -> Callable[[Case], Examined]:
     """Return `examine` for one data set, ready for several processes."""
-    return partial(examine, read_image, read_mask, labels)
+    # one volume of each patient tells how masks lie
+    measured = frozenset(cases[row].case_id for row in measurable(cases).values())
+    return partial(examine, read_image, read_mask, labels, measured)
 
 
 def _of_case(odd: Sequence[Finding], case: Case) -> list[Finding]:
@@ -193,3 +212,22 @@ def _ed_and_es(examined: Sequence[Examined]) -> list[Finding]:
             )
             found.append(_finding(ed.case, "error", "ed_es_swapped", message))
     return found
+
+
+def _off_the_images(examined: Sequence[Examined]) -> list[Finding]:
+    """Find masks that lie beside their images by the same part of a pixel, whoever the patient."""
+    masked = [one for one in examined if one.offset is not None]
+    found = typical([one.offset for one in masked])
+    if found is None or found.hearts < _LEAST_HEARTS:
+        return []
+    if not any(
+        abs(place) > max(_LEAST_OFFSET, _SURE * error)
+        for place, error in zip(found.place, found.error, strict=True)
+    ):
+        return []
+    message = (
+        f"masks lie {found}, as where a program counts pixels from their corners; write them anew "
+        "from their contours, or train with `--data.augmentation.keep_offset true`"
+    )
+    folder = next(file for file in masked[0].case.mask if file).parent
+    return [Finding("warning", "mask_offset", "", str(folder), message)]

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, optimize
 
+from data_modules.cases import Case
 from data_modules.store import PreparedStore
 
 _REACH = 2.0
@@ -117,6 +118,18 @@ def typical(places: Sequence[tuple[float, float] | None]) -> Offset | None:
     column, row = np.median(known, axis=0)
     error = known.std(0, ddof=1) / np.sqrt(len(known)) if len(known) > 1 else [np.inf, np.inf]
     return Offset(float(column), float(row), (float(error[0]), float(error[1])), len(known))
+
+
+def measurable(cases: Sequence[Case]) -> dict[str, int]:
+    """Return the place of one case of each patient that tells how masks lie.
+
+    It has a mask of its own, and is no LGE: there a scar is as bright as blood.
+    """
+    return {
+        case.patient_id: row
+        for row, case in reversed(list(enumerate(cases)))
+        if any(case.mask) and not case.transferred and case.sequence != "LGE"
+    }
 
 
 def offset_of(store: PreparedStore, cases: Sequence[int], myocardium: int | None) -> Offset | None:

@@ -1,13 +1,16 @@
 """Masks beside their images: measured where the truth is known, and kept by augmentation."""
 
+import json
 import math
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cardiac_mtl.cli import main
 from data_modules.augment import ON_IMAGE, Augmentation, draw, transform
 from data_modules.offset import Offset, mask_offset, typical
 
@@ -96,3 +99,59 @@ def test_samples_that_chance_left_alone_keep_their_masks():
     before = torch.tensor(muscle, dtype=torch.int8)
     _, mask = transform(torch.tensor(image)[:, None], before, still, offset=(0.6, -0.2))
     assert torch.equal(mask, before)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Return the maker of a folder of patients whose masks lie alike."""
+
+    def make(patients, place=(0.4, 0.3), sequence=""):
+        rows = ["case_id,patient_id,image,mask,sequence"]
+        for n in range(patients):
+            for kind, array in zip("im", hearts(place, noise=0.1, seed=n), strict=True):
+                volume = nib.Nifti1Image(array.astype(np.float32).T, np.diag([1.4, 1.4, 8, 1]))
+                nib.save(volume, tmp_path / f"{n}_{kind}.nii.gz")
+            rows.append(f"p{n},p{n},{n}_i.nii.gz,{n}_m.nii.gz,{sequence}")
+        (tmp_path / "cases.csv").write_text("\n".join(rows))
+        return tmp_path
+
+    return make
+
+
+def checked(root, capsys):
+    words = ["check", "--config", "manifest", "--data.root", str(root), "--json"]
+    status = main([*words, "--output", str(root / "check")])
+    return status, json.loads(capsys.readouterr().out)
+
+
+def test_check_tells_of_masks_that_lie_beside_their_images(write, capsys):
+    root = write(6)
+    status, (finding,) = checked(root, capsys)
+    assert (status, finding["severity"], finding["code"]) == (0, "warning", "mask_offset")
+    assert finding["file"] == str(root)
+    assert "pixels to the right of the images" in finding["message"]
+    assert "--data.augmentation.keep_offset true" in finding["message"]
+
+
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        {"patients": 6, "place": ON_IMAGE},
+        {"patients": 4},  # four may lie alike by chance
+        {"patients": 6, "sequence": "LGE"},  # where scars are as bright as blood
+    ],
+)
+def test_check_is_silent_where_nothing_is_known_to_be_wrong(cohort, write, capsys):
+    assert checked(write(**cohort), capsys) == (0, [])
+
+
+def test_a_run_measures_its_training_patients_and_writes_it_down(write, tmp_path, capsys):
+    words = "fit --config mtn_unet --config manifest --data.matrix [48,48] --data.spacing_mm null"
+    quick = "--model.width 4 --trainer.fast_dev_run true --trainer.accelerator cpu"
+    folders = ["--data.root", str(write(6)), "--run_root", str(tmp_path / "runs")]
+    keep = ["--data.augmentation.keep_offset", "true"]
+    assert main([*words.split(), *quick.split(), *folders, *keep]) == 0
+    (run,) = (tmp_path / "runs").rglob("run.json")
+    facts = json.loads(run.read_text())
+    assert facts["mask_offset_px"] == pytest.approx((0.4, 0.3), abs=0.1)
+    assert "; augmentation keeps that" in capsys.readouterr().out
