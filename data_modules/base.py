@@ -255,13 +255,17 @@ class CardiacDataModule(Preparation, LightningDataModule):
         """Columns and rows by which masks lie beside their images, as far as is known."""
         return self.offset.place if self.offset else ON_IMAGE
 
-    def find_and_split(self) -> None:
-        """Find the cases and deal the patients, without reading an image."""
+    def find_and_split(self, dealt: Sequence[Split] = ()) -> None:
+        """Find the cases and deal the patients, without reading an image.
+
+        Args:
+            dealt: folds in place of ours, such as those that are audited.
+        """
         assert self.root is not None
         self._seed = torch.initial_seed() % 2**32  # of the run: epochs are seeded anew
         found = self.find_cases(self.root)
         check_cases(found, self.root)
-        self.splits = self.deal(found)
+        self.splits = list(dealt) or self.deal(found)
         check_fold(self.fold, len(self.splits))
         self.cases = self.cases_to_prepare(found)
         self.case_table = case_table(self.cases)

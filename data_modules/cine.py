@@ -11,7 +11,7 @@ The data of the paper are private.
 
 import csv
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ from data_modules.manifest import TABLE
 from data_modules.nifti import write_nifti
 from data_modules.readers import Cine, count_slices_of_cine, read_cine, read_region
 from data_modules.roi import box_centre, moving_centre
+from data_modules.splits import Split
 from data_modules.store import Plan, PreparedCase
 
 Roi = Literal["variance", "myocardium"]
@@ -141,8 +142,8 @@ class CineDataModule(CardiacDataModule):
         return find_cases(root, on_error)
 
     @override
-    def find_and_split(self) -> None:
-        super().find_and_split()
+    def find_and_split(self, dealt: Sequence[Split] = ()) -> None:
+        super().find_and_split(dealt)
         self.percent_of_roi = not any(case.myocardium for case in self.cases)
 
     @override

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cardiac_mtl.errors import UserError
 from data_modules import cine_table
-from data_modules.cases import Case
+from data_modules.cases import Case, name_of_phase
 from data_modules.findings import OnError, refuse
 from data_modules.manifest import (
     TABLE,
@@ -37,7 +37,7 @@ def find_inputs(
             files (masks are left aside) or the DICOM files of one short-axis cine.
         whole_cines: one case a cine, as `CineDataModule` takes it.
         takes: whether an image in a folder is of the kind that is predicted, by its file name.
-        on_error: of a NIfTI file in a folder, which is then left out.
+        on_error: of a row of the table, or of a NIfTI file in a folder, which is then left out.
 
     Returns:
         One case a volume, named after file or folder; else a 4-D file gives one case a phase.
@@ -46,7 +46,7 @@ def find_inputs(
         UserError: there is nothing to read; a cine is wanted and there is one phase.
     """
     if path.suffix == ".csv" or (path / TABLE).is_file():
-        return cine_table.find_cases(path) if whole_cines else find_cases(path)
+        return (cine_table.find_cases if whole_cines else find_cases)(path, on_error)
     of_image = cine_table.whole_cine if whole_cines else split_frames
     if path.is_file():
         return of_image(_of_file(path))
@@ -77,7 +77,7 @@ def find_masks(path: Path) -> list[Case]:
     Args:
         path: a `cases.csv`, or a folder that holds one, or a folder of masks `<case_id>.nii.gz`
             or `<case_id>_mask.nii.gz`; there `<patient>_ED`, `<patient>_ES`, `<patient>_ph<n>`
-            and `<patient>_frame<n>` are phases of one patient.
+            and `<patient>_frame<n>` are phases of one patient, and so are those of a 4-D file.
 
     Returns:
         Cases with masks; without images where a folder of masks was given.
@@ -92,7 +92,7 @@ def find_masks(path: Path) -> list[Case]:
         raise UserError(
             "neither cases.csv nor NIfTI masks", where=f"--reference {path}", fix="correct the path"
         )
-    return [_of_mask(file) for file in files]
+    return [case for file in files for case in _of_mask(file)]
 
 
 def _references(case: Case) -> list[Case]:
@@ -104,14 +104,24 @@ def _references(case: Case) -> list[Case]:
     return split_frames(case)
 
 
-def _of_mask(file: Path) -> Case:
+def _of_mask(file: Path) -> list[Case]:
+    """Return the case of a mask, or one a phase of a 4-D file."""
     name = file.name.removesuffix(".gz").removesuffix(".nii")
     name = name.removesuffix("_mask").removesuffix("_gt")
     found = _PHASE.fullmatch(name)
     patient, phase = (found[1], found[2] or found[3]) if found else (name, "")
     if phase.isdigit():
         phase = str(int(phase))
-    return Case(case_id=name, patient_id=patient, image=(), mask=(file,), phase=phase)
+    case = Case(case_id=name, patient_id=patient, image=(), mask=(file,), phase=phase)
+    try:
+        count = len(phases_in(file))
+    except UserError:  # a damaged file is a finding, once it is scored
+        return [case]
+    if count < 2:
+        return [case]
+    return [
+        replace(case, case_id=name_of_phase(name, t), frame=t, phase=str(t)) for t in range(count)
+    ]
 
 
 def _of_file(path: Path) -> Case:

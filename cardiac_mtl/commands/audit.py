@@ -68,6 +68,9 @@ def audit_splits(path: Path, configs: Sequence[str] | None, root: Path | None) -
         return
     data = build_data(configs)
     data.root = root
+    if root.exists() and splits:
+        data.find_and_split(splits)
+        data.store = data.open_store()
     for split in splits:
         yield _images(data, split)
 
@@ -136,7 +139,8 @@ def _images(data: CardiacDataModule, split: Split) -> Claim:
     if data.root is None or not data.root.exists():
         return Claim(name, "unknown", f"no data at {data.root}; give --data.root")
     data.fold = split.fold
-    data.setup("test")
+    if not hasattr(data, "store"):
+        data.setup("test")
     patients = data.case_table["patient_id"].astype(str).to_numpy()[data.store.case]
     part_of = {p: part for part in PARTS for p in getattr(split, part)}
     if absent := sorted(part_of.keys() - set(patients)):

@@ -177,7 +177,8 @@ class Examples(Callback):
     @override
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch, last = trainer.current_epoch, (trainer.max_epochs or 0) - 1
-        due = epoch % self.every == 0 or epoch == last
+        # where not every epoch is validated, the first that is, from the one that is due on
+        due = epoch % self.every < (trainer.check_val_every_n_epoch or 1) or epoch == last
         self._collector = CaseCollector() if due and trainer.is_global_zero else None
         if trainer.sanity_checking:
             self._collector = None

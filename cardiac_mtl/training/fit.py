@@ -150,7 +150,7 @@ class CardiacCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override] # static in Lightning
         # of the one command that was given: the options of each take a tenth of a second to make
         if self.command_name == "fit":
-            ours = {"train_dataloaders", "val_dataloaders"}
+            ours = {"train_dataloaders", "val_dataloaders", "ckpt_path"}
         else:
             ours = {"dataloaders", "ckpt_path", "verbose"}
         return {self.command_name: {"model", "datamodule", "weights_only", *ours}}
@@ -161,6 +161,12 @@ class CardiacCLI(LightningCLI):
         parser.add_argument(
             "--run_root", type=Path, default=Path("runs"), help="where run directories are made"
         )
+        if self.command_name == "fit":  # Lightning's own says that it is resumed
+            what = "checkpoint of the same fold whose weights a run of its own starts from"
+            parser.add_argument("--ckpt_path", type=Path | None, default=None, help=what)
+        else:  # `words_of_run` has put the configuration of the run in its place: for the help
+            what = "run directory that `fit` made, or a folder of runs, for the newest finished one"
+            parser.add_argument("--run", type=Path | None, default=None, help=what)
         parser.link_arguments("data.init_args.matrix", "model.init_args.image_size")
 
     @override

@@ -143,6 +143,21 @@ def test_folds_of_other_patients_prove_nothing_of_images(hearts, tmp_path, capsy
     assert f"unknown  images: fold 0: 1 patients are not in {hearts}, such as NOBODY" in shown
 
 
+@pytest.mark.parametrize(("data", "fixture"), [("cine", "cines"), ("mscmr", "sequences")])
+def test_folds_of_another_number_than_ours_are_audited(request, tmp_path, capsys, data, fixture):
+    """Ours are ten and one: ten cannot be dealt to six patients, and one has no second."""
+    root = request.getfixturevalue(fixture)
+    names = {file.name.partition("_")[0] for file in root.glob("*.nii.gz")}
+    one, two, three, *_ = sorted(names)
+    folds = [{"train": [one], "val": [two], "test": [three]}]
+    folds += [{"train": [three], "val": [two], "test": [one]}]
+    (tmp_path / "folds.json").write_text(json.dumps(folds))
+    words = ["--splits", tmp_path / "folds.json", "--config", data, "--data.root", root]
+    status, claims, lines = audit(capsys, *words)
+    assert (status, claims["images"]) == (0, "holds")
+    assert sum("slices, none in two parts" in line for line in lines) == 2
+
+
 def test_a_patient_in_two_parts_and_changed_folds_are_refuted(run, tmp_path, capsys):
     folds = [{"train": ["a", "b"], "val": ["c"], "test": ["a"]}]
     (tmp_path / "folds.json").write_text(json.dumps(folds))

@@ -222,15 +222,16 @@ def test_phases_in_names_make_a_cine_with_a_function(tmp_path):
     assert patient["ef_percent"] == pytest.approx(100 / 3, abs=0.01)
 
 
-def test_a_cine_of_one_file_is_paired_with_a_cine_or_with_its_phases(tmp_path):
+@pytest.mark.parametrize("reference", ["data/cases.csv", "data"])
+def test_a_cine_of_one_file_is_paired_with_a_cine_or_with_its_phases(tmp_path, reference):
     array = np.stack([mask(), mask(shift=1)], axis=-1).transpose(2, 1, 0, 3)
     for name in ("data", "prediction"):
         (tmp_path / name).mkdir()
         nib.Nifti1Image(array, np.diag([1.5, 1.5, 8, 1])).to_filename(tmp_path / name / "h.nii.gz")
-    (tmp_path / "data/cases.csv").write_text(
-        "case_id,patient_id,image,mask\nh,h,h.nii.gz,h.nii.gz\n"
-    )
-    assert evaluate(tmp_path, reference="data/cases.csv") == 0
+    if reference != "data":  # else a folder of masks
+        table = "case_id,patient_id,image,mask\nh,h,h.nii.gz,h.nii.gz\n"
+        (tmp_path / reference).write_text(table)
+    assert evaluate(tmp_path, reference=reference) == 0
     assert rows(tmp_path)["case_id"].tolist() == ["h_ph00", "h_ph00", "h_ph01", "h_ph01"]
     assert set(rows(tmp_path)["dice"]) == {1.0}
     whole = nib.load(tmp_path / "prediction/h.nii.gz")
@@ -239,7 +240,7 @@ def test_a_cine_of_one_file_is_paired_with_a_cine_or_with_its_phases(tmp_path):
     for t in range(2):
         one = nib.Nifti1Image(phases[..., t], whole.affine)
         one.to_filename(tmp_path / f"prediction/h_ph0{t}.nii.gz")
-    assert evaluate(tmp_path, reference="data/cases.csv") == 0
+    assert evaluate(tmp_path, reference=reference) == 0
     assert set(rows(tmp_path)["dice"]) == {1.0}
 
 

@@ -244,3 +244,16 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_pat
     assert shown.count("left out: ") == 2
     assert "1 volumes: " in shown
     assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
+
+
+def test_predict_leaves_out_a_row_whose_image_is_gone(run, hearts, tmp_path, capsys):
+    shutil.copy(next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "a.nii.gz")
+    rows = "".join(f"{name},{name},{name}.nii.gz\n" for name in "ab")
+    (tmp_path / "cases.csv").write_text(f"case_id,patient_id,image\n{rows}")
+    out = tmp_path / "out"
+    words = ["predict", "--run", str(run), "--input", str(tmp_path), "--output", str(out)]
+    assert main(words) == 1
+    shown = capsys.readouterr().out
+    assert "left out: " in shown
+    assert "row 3: no file 'b.nii.gz'" in shown
+    assert sorted(file.name for file in out.iterdir()) == ["a_mask.nii.gz", "predictions.csv"]

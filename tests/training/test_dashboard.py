@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 import struct
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -26,7 +27,7 @@ from cardiac_mtl.catalogue import sweeps
 from cardiac_mtl.cli import main
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import IDENTITY
-from cardiac_mtl.training.dashboard import public, settle_loggers, write_offline_run
+from cardiac_mtl.training.dashboard import Examples, public, settle_loggers, write_offline_run
 
 BLOCK = 32768
 
@@ -85,6 +86,19 @@ def test_a_run_is_named_grouped_and_keeps_its_id(told):
     )  # fmt: skip
     assert set(run.tags) == {"mtn_uncertainty", "hearts", "seed0"}
     assert len(run.run_id) == 8
+
+
+@pytest.mark.parametrize(("every", "drawn"), [(1, [0, 5, 10, 15, 20, 23]), (4, [3, 7, 11, 15, 23])])
+def test_pictures_come_where_not_every_epoch_is_validated(tmp_path, every, drawn):
+    examples, found = Examples(tmp_path), []
+    for epoch in range(every - 1, 24, every):
+        trainer = SimpleNamespace(
+            current_epoch=epoch, max_epochs=24, check_val_every_n_epoch=every,
+            is_global_zero=True, sanity_checking=False,
+        )  # fmt: skip
+        examples.on_validation_epoch_start(trainer, None)
+        found += [epoch] * (examples._collector is not None)
+    assert found == drawn
 
 
 def test_it_holds_every_number_of_the_csv(told):

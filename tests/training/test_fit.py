@@ -250,6 +250,21 @@ def test_help_asks_for_no_experiment(capsys):
     assert "--data.batch_size" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_help_names_the_run_that_is_asked_for(capsys, command):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "--run RUN " in capsys.readouterr().out
+
+
+def test_help_says_what_is_taken_of_other_weights(capsys):
+    with pytest.raises(SystemExit):
+        main(["fit", "--help"])
+    shown = " ".join(capsys.readouterr().out.partition("  --ckpt_path")[2].split())
+    assert "whose weights a run of its own starts from" in shown
+    assert "resumed" not in shown
+
+
 @pytest.mark.parametrize(
     ("experiment", "missing"), [("mtn_unet", "mask"), ("fpm_classification", "label")]
 )
