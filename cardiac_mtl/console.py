@@ -10,7 +10,7 @@ from typing_extensions import override
 
 def say(text: str) -> None:
     """Print one line for the user, whole, wherever output goes."""
-    Console(soft_wrap=True, highlight=False, markup=False).print(text)
+    Console(soft_wrap=True, highlight=False, markup=False, emoji=False).print(text)
 
 
 def quiet_libraries() -> None:

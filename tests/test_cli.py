@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from cardiac_mtl.cli import COMMANDS, main
+from cardiac_mtl.console import say
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["list"]])
@@ -86,3 +87,8 @@ def test_a_word_too_many_is_one_line(capsys, command):
     words = {"check": ["--config", "manifest", "--data.root", "x"], "phantom": ["--out", "x"]}
     assert main([command, *words[command], "extra"]) == 2
     assert "unrecognized arguments: extra; see `cardiac-mtl" in capsys.readouterr().err
+
+
+def test_what_looks_like_an_emoji_stays_what_it_is(capsys):
+    say("patient P1:x:2, [bold] or not")
+    assert capsys.readouterr().out == "patient P1:x:2, [bold] or not\n"

@@ -108,6 +108,10 @@ class Paper(LightningModule):
             return f"{self.selection_stage}/loss/label", "min"
         return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
 
+    def remark(self, trainer: Trainer) -> str:  # noqa: ARG002 - of subclasses
+        """Return what is odd about a training before it begins, in one line; mostly nothing."""
+        return ""
+
     def feature_maps(self, image: Tensor) -> dict[str, Tensor]:  # noqa: ARG002 - of subclasses
         """Return maps inside the network to look at, layer by layer; none by default.
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from lightning import Trainer
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from numpy.typing import NDArray
 from torch import Tensor
@@ -159,6 +160,13 @@ class WeakTransfer(AdversarialPaper):
     def alone(self) -> bool:
         """Whether the generator has no adversary yet."""
         return self.current_epoch < self.pretrain_epochs
+
+    @override
+    def remark(self, trainer: Trainer) -> str:
+        epochs = trainer.max_epochs or 0
+        if not 0 < epochs <= self.pretrain_epochs:  # -1 has no end
+            return ""
+        return f"no adversary: the generator learns alone for all {epochs} epochs"
 
     @override
     def play(self, batch: Batch) -> None:

@@ -7,7 +7,6 @@ waited for, what failed or was lost goes on where it was.
 import hashlib
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -32,7 +31,9 @@ _PLACES = ("--data.root", "--data.splits")
 _POLL_SECONDS = 0.2
 _POLL_QUEUE_SECONDS = 2
 _PATIENCE_SECONDS = 20
-_OURS = ("--data.fold", "--seed_everything", "--experiment", "--run_root")
+_OURS = ("--data.fold", "--data.num_folds", "--seed_everything", "--experiment", "--run_root")
+_LONGEST_NAME = 100
+"""Of a study: file systems take 255 bytes, W&B 128."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -131,7 +132,7 @@ def plan(
         UserError: a configuration is absent, or a word is ours to give.
     """
     for word in words:
-        if word.partition("=")[0] in (*_OURS, "--data.num_folds"):
+        if _option(word.partition("=")[0]) in _OURS:
             raise UserError(
                 f"{word} is given to each run by `cv`",
                 where="cv",
@@ -154,7 +155,10 @@ def plan(
     content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     described = json.dumps([content, [str(p) for p in overlays], list(words), folds])
     digest = hashlib.sha256(described.encode()).hexdigest()[:8]
-    ledger = run_root / "cv" / f"{'+'.join(names)}-{digest}"
+    name = "+".join(names)
+    if len(name) > _LONGEST_NAME:
+        name = f"{names[0]}+{len(names) - 1}-others"
+    ledger = run_root / "cv" / f"{name}-{digest}"
     jobs = []
     for experiment, seed, fold in product(experiments, seeds, range(folds)):
         given = [word for name in (experiment, *overlays) for word in ("--config", name)]
@@ -167,9 +171,14 @@ def plan(
 def _in_full(word: str, before: str) -> str:
     """Write a place in full: from another folder the same words would mean other data."""
     name, sign, value = word.partition("=")
-    if sign and name in _PLACES and not Path(value).is_absolute():
+    if sign and _option(name) in _PLACES and not Path(value).is_absolute():
         return f"{name}={Path(value).absolute()}"
-    return str(Path(word).absolute()) if before in _PLACES else word
+    return str(Path(word).absolute()) if _option(before) in _PLACES else word
+
+
+def _option(name: str) -> str:
+    """Return the shorter of the two spellings that an option of the data may have."""
+    return name.replace("--data.init_args.", "--data.")
 
 
 def run_locally(jobs: Sequence[Job], at_once: int) -> None:
@@ -179,10 +188,13 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
         jobs: to run, in order.
         at_once: processes; each gets its share of the processors.
     """
-    threads = str(max(1, (os.cpu_count() or 1) // max(1, at_once)))
+    from data_modules.parallel import processors  # noqa: PLC0415 - SimpleITK takes a second
+
+    threads = str(max(1, processors() // max(1, at_once)))
     # within an allocation of SLURM, a run that is started here is none of its jobs
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    environment = {"OMP_NUM_THREADS": threads, **ours}
+    # python -m would import what lies in the working folder, which the command itself does not
+    environment = {"OMP_NUM_THREADS": threads, **ours, "PYTHONSAFEPATH": "1"}
     if jobs:  # one group of W&B for the whole study
         environment = {"WANDB_RUN_GROUP": jobs[0].ledger.name, **environment}
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
@@ -289,7 +301,7 @@ def _of_cluster(options: Namespace) -> list[str]:
         found.append(f"--gres=gpu:{options.gpus}")
     if options.cpus:
         found.append(f"--cpus-per-task={options.cpus}")
-    return found + shlex.split(options.sbatch)
+    return [*found, options.sbatch] if options.sbatch else found
 
 
 def _tell(job: Job) -> None:

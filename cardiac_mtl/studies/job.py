@@ -98,11 +98,17 @@ class Job:
 
 
 def save_study(jobs: Sequence[Job]) -> None:
-    """Write down all jobs of a study, for the processes that will do them."""
+    """Write down all jobs of a study, for the processes that will do them.
+
+    Those of other seeds stay: an earlier call may have left them in the queue.
+    """
+    ledger = jobs[0].ledger
+    known = read_study(ledger) if (ledger / STUDY).is_file() else {}
     described = [
-        {"experiment": j.experiment, "fold": j.fold, "seed": j.seed, "words": j.words} for j in jobs
+        {"experiment": j.experiment, "fold": j.fold, "seed": j.seed, "words": j.words}
+        for j in (known | {job.name: job for job in jobs}).values()
     ]
-    write_whole(jobs[0].ledger / STUDY, json.dumps({"jobs": described}, indent=1) + "\n")
+    write_whole(ledger / STUDY, json.dumps({"jobs": described}, indent=1) + "\n")
 
 
 def read_study(ledger: Path) -> dict[str, Job]:
@@ -217,7 +223,7 @@ def _progress(
     done = int(max(epochs, default=-1)) + 1
     resumed = identity.get("resumed", [])
     here = done - (resumed[-1]["after_epoch"] + 1 if resumed else 0)
-    if here < 1 or not whole:
+    if here < 1 or not whole or "started_at" not in state:  # queued again, with a run from before
         return f"{done}/{whole or '?'}", ""
     seconds = (pd.Timestamp(now()) - pd.Timestamp(state["started_at"])).total_seconds()
     return f"{done}/{whole}", f"{(whole - done) * seconds / here / 60:.0f} min"

@@ -29,6 +29,7 @@ jobs=(
 )
 job=${{jobs[$SLURM_ARRAY_TASK_ID]}}
 cd {folder}
+export PYTHONSAFEPATH=1  # python -m would import what lies in the folder
 export WANDB_RUN_GROUP=${{WANDB_RUN_GROUP:-{study}}}
 [ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=1 --output={log}/"$job".log --open-mode=append \\

@@ -26,6 +26,7 @@ from typing_extensions import override
 from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import Batch, Prediction
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.papers.base import last_step
 from cardiac_mtl.report.pictures.figures import overlay
@@ -61,7 +62,8 @@ def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning
     """
     for logger in loggers if isinstance(loggers, list) else [loggers]:
         settings = logger.init_args if isinstance(logger, Namespace) else {}
-        if "save_dir" in settings and settings["save_dir"] in {None, "."}:
+        ours = "save_dir" in settings and settings["save_dir"] in {None, "."}
+        if ours:
             settings["save_dir"] = str(run)
         if "offline" in settings:
             settings["offline"] = settings["offline"] or not _has_key()
@@ -74,7 +76,7 @@ def settle_loggers(loggers: Any, run: Path) -> None:  # noqa: ANN401 - Lightning
                 given = {k: v for k, v in identity.items() if k not in {"id", "name"}} | given
             logger["dict_kwargs"] = {**given, "settings": _QUIET | silent}
         elif "sub_dir" in settings:  # one folder however often the run is continued
-            settings["name"], settings["version"] = "", ""
+            settings["name"], settings["version"] = "" if ours else _whole_name(run), ""
             settings["sub_dir"] = settings["sub_dir"] or "tensorboard"
 
 
@@ -90,13 +92,29 @@ def describe(
 
     Returns:
         The project and entity of W&B that the run goes to; empty without W&B.
+
+    Raises:
+        UserError: W&B cannot be reached, or does not let us in.
     """
     for logger in loggers:
         if isinstance(logger, WandbLogger):
-            begun = logger.experiment
+            begun = _begun(logger)
             begun.config.update(public(config, identity), allow_val_change=True)
             return {"project": begun.project, "entity": begun.entity}
     return {}
+
+
+def _begun(logger: WandbLogger) -> Any:  # noqa: ANN401 - W&B's own run
+    import wandb  # noqa: PLC0415 - takes a second
+
+    try:
+        return logger.experiment
+    except wandb.Error as error:  # a node without network, mostly
+        raise UserError(
+            f"W&B does not begin the run: {' '.join(str(error).split())}",
+            where="trainer.logger",
+            fix="set WANDB_MODE=offline, or mend the network or the key",
+        ) from error
 
 
 def public(config: Mapping[str, Any], identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -228,9 +246,9 @@ class Examples(Callback):
 
 def _identity(run: Path) -> dict[str, Any]:
     """Return who a run is to W&B: the same each time that it is started (P43)."""
-    experiment, data, fold_seed, digest = run.resolve().parts[-4:]
+    whole = _whole_name(run)
+    experiment, data, fold_seed, _ = whole.split("/")
     fold, _, seed = fold_seed.partition("-")
-    whole = "/".join((experiment, data, fold_seed, digest))
     return {
         "id": hashlib.sha1(whole.encode(), usedforsecurity=False).hexdigest()[:8],
         "name": f"{experiment}-{fold}-{seed}",
@@ -239,6 +257,11 @@ def _identity(run: Path) -> dict[str, Any]:
         "tags": [experiment, data, seed],
         "resume": "allow",
     }
+
+
+def _whole_name(run: Path) -> str:
+    """Return what no two runs share: experiment, data, fold and seed, digest."""
+    return "/".join(run.resolve().parts[-4:])
 
 
 def _study(run: Path) -> str | None:

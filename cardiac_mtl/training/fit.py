@@ -28,6 +28,7 @@ from cardiac_mtl.configuration import (
 from cardiac_mtl.console import on_terminal, quiet_libraries, say
 from cardiac_mtl.contracts import HONEST, OPTIMISTIC
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.files import remove_halves
 from cardiac_mtl.memory import keep_freed_memory, leave_imports_to_rest
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.runs import (
@@ -54,6 +55,7 @@ from cardiac_mtl.training.dashboard import (
     settle_loggers,
     write_offline_run,
 )
+from cardiac_mtl.training.introduction import introduction
 from cardiac_mtl.training.metrics_csv import RunMetrics
 from cardiac_mtl.training.outputs import TestOutputs
 from cardiac_mtl.training.precision import on_gpu, suited_precision
@@ -286,7 +288,8 @@ class CardiacCLI(LightningCLI):
 
     def _begin(self, before: dict[str, Any], place: Place | None) -> None:
         """Write down what is about to be trained, and from where."""
-        self.metrics.go_on_after(place and place.after_epoch)
+        remove_halves(self.run_directory)
+        self.metrics.go_on_after(place and place.last_step)
         if place is None:
             (self.run_directory / CONFIG).write_text(
                 yaml.safe_dump(self.kept, sort_keys=False), encoding="utf-8"
@@ -297,9 +300,11 @@ class CardiacCLI(LightningCLI):
             earlier = before.get("resumed", [])
             here = {**place._asdict(), "at": now(), "git_commit": provenance()["git_commit"]}
             self.identity = before | {"resumed": [*earlier, here]}
-        self._note(status="running", precision=self.trainer.precision)
+        self.identity |= {"status": "running", "precision": self.trainer.precision}
         self._note(wandb=describe(self.trainer.loggers, self.kept, self.identity))
-        self._introduce()
+        for line in introduction(self.trainer, self.model, self.datamodule, self.origin):
+            say(line)
+        say(f"run directory: {self.run_directory}")
         if place is not None:
             say(f"going on {place}")
 
@@ -410,22 +415,6 @@ class CardiacCLI(LightningCLI):
             **self.origin,
             **provenance(self.command),
         }
-
-    def _introduce(self) -> None:
-        data, split = self.datamodule, self.datamodule.split
-        millions = sum(p.numel() for p in self.model.parameters()) / 1e6
-        say(
-            f"{self.origin['experiment']}, {millions:.2f} M parameters; {data.name_of(data.root)}, "
-            f"fold {data.fold} of {len(data.splits)}: {len(split.train)} patients train, "
-            f"{len(split.val)} validate, {len(split.test)} test"
-        )
-        if data.offset:
-            say(f"masks lie {data.offset}; augmentation keeps that")
-        if self.trainer.world_size > 1:
-            say(f"{self.trainer.world_size} processes share the training slices")
-        if self.protocol == OPTIMISTIC:
-            say("paper protocol: the checkpoint is selected on the test patients; optimistic")
-        say(f"run directory: {self.run_directory}")
 
     def _config_of_command(self) -> Namespace:
         return self.config[str(self.subcommand)]

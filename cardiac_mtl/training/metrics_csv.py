@@ -46,22 +46,18 @@ class RunMetrics(Logger):
         self._write()
 
     @rank_zero_only
-    def go_on_after(self, epoch: int | None) -> None:
-        """Keep the rows up to an epoch, from 0; what came after it will come again.
+    def go_on_after(self, step: int | None) -> None:
+        """Keep the rows up to a step, from 0; what came after it will come again.
 
         Args:
-            epoch: None to begin anew.
+            step: the last that was done; None to begin anew.
         """
-        found: list[dict[str, Any]] = []
-        if epoch is not None and self.path.is_file():
+        self.rows = []
+        if step is not None and self.path.is_file():
             with self.path.open(encoding="utf-8", newline="") as file:
-                found = list(csv.DictReader(file))
-        # empty cells are columns that a row does not have
-        rows = [{key: value for key, value in row.items() if value} for row in found]
-        whole = [row for row in rows if "epoch" in row and int(float(row["epoch"])) <= (epoch or 0)]
-        last = max((int(row["step"]) for row in whole), default=-1)
-        # some callbacks log a step without its epoch
-        self.rows = [row for row in rows if row in whole or _between(row, last)]
+                rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
+            # empty cells are columns that a row does not have
+            self.rows = [{key: value for key, value in row.items() if value} for row in rows]
 
     def _write(self) -> None:
         columns = sorted({key for row in self.rows for key in row})
@@ -70,7 +66,3 @@ class RunMetrics(Logger):
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(self.path, text.getvalue())
-
-
-def _between(row: dict[str, Any], last: int) -> bool:
-    return "epoch" not in row and int(row["step"]) <= last

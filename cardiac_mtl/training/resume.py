@@ -110,6 +110,8 @@ class Place(NamedTuple):
     """The last whole one, from 0; -1 within the first."""
     batches: int
     """Done of the epoch after it."""
+    last_step: int
+    """The last that was done, as loggers count steps."""
 
     def __str__(self) -> str:
         if self.batches:
@@ -147,7 +149,9 @@ def place_of(run: Path, origin: dict[str, Any]) -> Place | None:
     epochs = progress["epoch_progress"]["current"]
     batches = progress["epoch_loop.batch_progress"]["current"]["processed"]
     whole = epochs["processed"] == epochs["started"]
-    return Place(epochs["processed"] - 1, 0 if whole else batches)
+    step = progress["epoch_loop.state_dict"]["_batches_that_stepped"]
+    # Lightning counts a step once the batch has ended, after the checkpoint that a signal leaves
+    return Place(epochs["processed"] - 1, 0 if whole else batches, step - whole)
 
 
 class SeedSteps(Callback):

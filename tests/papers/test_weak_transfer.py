@@ -221,6 +221,14 @@ def test_the_phases_follow_each_other_in_one_fit():
     assert [type(optimizer) for optimizer in steps.optimizers] == [KerasAdam] * 3 + [SGD]
 
 
+@pytest.mark.parametrize(
+    ("alone", "epochs", "told"), [(3, 3, True), (50, 3, True), (2, 3, False), (5, -1, False)]
+)
+def test_a_training_that_never_meets_its_adversary_is_told(alone, epochs, told):
+    remark = made(pretrain_epochs=alone).remark(Trainer(max_epochs=epochs, logger=False))
+    assert remark == ("no adversary: the generator learns alone for all 3 epochs" if told else "")
+
+
 def test_the_second_step_of_the_generator_starts_from_the_first():
     """A cache of autocast would keep the weights of the first forward; Lightning has it off."""
     paper = made(pretrain_epochs=0, g_steps=2, optimizer=lambda params: Adam(params, lr=0.01))

@@ -16,11 +16,21 @@ import pandas as pd
 import pytest
 from filelock import FileLock
 
+from cardiac_mtl.catalogue import experiments
 from cardiac_mtl.cli import main
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.studies import crossval, slurm
 from cardiac_mtl.studies.crossval import plan
-from cardiac_mtl.studies.job import LOST, RUNNING, STOPPED, WAITING, Job, table
+from cardiac_mtl.studies.job import (
+    LOST,
+    RUNNING,
+    STOPPED,
+    WAITING,
+    Job,
+    read_study,
+    save_study,
+    table,
+)
 
 # jobs are forked from a process that has imported everything and computed nothing
 processes = multiprocessing.get_context("forkserver")
@@ -230,13 +240,14 @@ def test_the_batch_script_survives_spaces_and_per_cents(tmp_path, monkeypatch):
     assert "#SBATCH --partition=gpu\n" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     seen = tmp_path / "seen"
-    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\n')
+    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" $PYTHONSAFEPATH "$@" > {seen}\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     subprocess.run(["bash"], input=text, text=True, check=True)
     words = seen.read_text().splitlines()
-    assert words[1] == f"--output={ledger}%/two.log"
+    assert words[0] == "1"  # Python imports nothing of the folder
+    assert words[2] == f"--output={ledger}%/two.log"
     assert words[-2:] == [str(ledger), "two"]
 
 
@@ -315,7 +326,10 @@ def test_a_study_that_left_folds_out_says_so(study, capsys):
     assert "only 1 of the 2 folds of the data were run: give --folds 2" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("words", [["--data.root", "hearts"], ["--data.splits=hearts"]])
+@pytest.mark.parametrize(
+    "words",
+    [["--data.root", "hearts"], ["--data.splits=hearts"], ["--data.init_args.root", "hearts"]],
+)
 def test_data_of_another_folder_are_another_study(tmp_path, monkeypatch, words):
     ledgers = set()
     for name in ("a", "b"):
@@ -325,3 +339,80 @@ def test_data_of_another_folder_are_another_study(tmp_path, monkeypatch, words):
         assert any(word.endswith(str(tmp_path / name / "hearts")) for word in job.words)
         ledgers.add(job.ledger)
     assert len(ledgers) == 2
+
+
+@pytest.mark.parametrize("word", ["--data.init_args.fold", "--data.init_args.num_folds=3"])
+def test_a_fold_by_its_longer_name_is_refused_too(tmp_path, word):
+    """All jobs trained that one fold, and the study said that it had them all."""
+    with pytest.raises(UserError, match="given to each run"):
+        plan(["mtn_unet"], 2, [0], tmp_path, [word])
+
+
+def test_a_study_of_many_experiments_has_a_name_that_a_disk_takes(tmp_path):
+    names = [path.stem for path in experiments() if path.stem.startswith("fpm_")]
+    (job, *_) = plan([",".join(names)], 5, [0], tmp_path, [])
+    assert len("+".join(names)) > 255
+    assert job.ledger.name.startswith(f"{names[0]}+{len(names) - 1}-others-")
+    job.ledger.mkdir(parents=True)
+
+
+def test_further_seeds_leave_those_in_the_study_that_are_queued(tmp_path):
+    """A job of SLURM that began after a `cv` with other seeds did not find itself."""
+    for seed in (0, 1):
+        jobs = plan(["mtn_unet"], 2, [seed], tmp_path, [])
+        jobs[0].ledger.mkdir(parents=True, exist_ok=True)
+        save_study(jobs)
+    both = plan(["mtn_unet"], 2, [0, 1], tmp_path, [])
+    assert read_study(both[0].ledger) == {job.name: job for job in both}
+
+
+@pytest.mark.parametrize("state", ["queued", RUNNING])
+def test_a_job_that_is_queued_again_stands_in_the_table(tmp_path, monkeypatch, state):
+    """It has a run with epochs, and no time at which it was started."""
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "metrics.csv").write_text("epoch,step\n0,1\n")
+    there = {"7_0": "RUNNING" if state == RUNNING else "PENDING"}
+    monkeypatch.setattr(slurm, "queue", lambda: there)
+    job = Job(tmp_path, "mtn_unet", 0, 0, ())
+    job.write(state="queued", slurm="7_0", run=str(tmp_path))
+    shown = table([job])
+    assert "1/3" in shown
+    assert f"1 {state}" in shown
+
+
+def test_a_job_imports_nothing_of_the_folder_that_it_is_started_in(tmp_path, monkeypatch):
+    """The command itself does not either; `python -m` puts that folder before all others."""
+    here = tmp_path / "here"
+    here.mkdir()
+    (here / "filelock.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(here)
+    (job, *_) = plan(["mtn_unet"], 2, [0], tmp_path, [])
+    job.ledger.mkdir(parents=True)
+    save_study([Job(job.ledger, "another", 0, 0, ())])  # so that the job ends at once
+    crossval.run_locally([job], 1)
+    assert f"KeyError: '{job.name}'" in job.log.read_text()
+    assert not (here / "imported").exists()
+
+
+def test_jobs_share_the_processors_that_are_ours(tmp_path, monkeypatch):
+    """Within an allocation of four they had a thread for each of the node's 128."""
+    given = {}
+
+    def start(job, environment):
+        given.update(environment)
+        job.write(state="finished", run="")
+        return SimpleNamespace(poll=lambda: 0)
+
+    monkeypatch.setattr(crossval, "_start", start)
+    monkeypatch.setattr("data_modules.parallel.processors", lambda: 4)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    crossval.run_locally([Job(tmp_path, "mtn_unet", 0, 0, ())], 2)
+    assert given["OMP_NUM_THREADS"] == "2"
+
+
+def test_options_of_sbatch_are_one_line_of_the_script(tmp_path):
+    given = ["--config", "mtn_unet", "--sbatch=--qos low --comment='two words'"]
+    options = crossval._parser().parse_args(given)
+    text = slurm.script(tmp_path, ["one"], [0], 1, crossval._of_cluster(options))
+    assert "#SBATCH --qos low --comment='two words'\n" in text

@@ -12,8 +12,10 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
+import wandb
 import yaml
 from jsonargparse import Namespace
+from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto.wandb_internal_pb2 import Record
@@ -161,6 +163,36 @@ def test_a_run_without_key_is_offline_and_one_with_a_key_is_not(monkeypatch, tmp
     netrc.write_text("machine api.wandb.ai login user password " + "0" * 40 + "\n")
     netrc.chmod(0o600)
     assert not offline()
+
+
+def test_runs_in_one_folder_of_tensorboard_stay_apart(tmp_path):
+    """A folder of one's own for all runs: their curves were written into one another."""
+
+    def place(given, run):
+        settings = Namespace(save_dir=given, name="lightning_logs", version=None, sub_dir=None)
+        settle_loggers(Namespace(init_args=settings), tmp_path / run)
+        return TensorBoardLogger(**settings).log_dir
+
+    runs = [f"mtn/lvsc/fold{k}-seed0/abc" for k in range(2)]
+    board = str(tmp_path / "board")
+    assert [place(board, run) for run in runs] == [f"{board}/{run}/tensorboard" for run in runs]
+    assert place(".", runs[0]) == str(tmp_path / runs[0] / "tensorboard")
+
+
+def test_a_dashboard_that_cannot_be_reached_is_one_line_and_no_run(
+    hearts, tmp_path, monkeypatch, capsys
+):
+    """A node of a cluster has the user's key and no network; `run.json` said `running` for ever."""
+
+    def times_out(**_):
+        raise wandb.errors.CommError("Run initialization\nhas timed out after 90 sec")
+
+    monkeypatch.setattr(wandb, "init", times_out)
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    assert fit(hearts, tmp_path, "--config", "loggers/wandb") == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "has timed out after 90 sec; set WANDB_MODE=offline" in line
+    assert not list(tmp_path.rglob(IDENTITY))
 
 
 def test_places_are_no_part_of_what_is_shown():

@@ -218,6 +218,18 @@ def test_a_signal_waits_for_the_gradients_that_are_being_gathered(
     assert same(outcome(the_run(tmp_path)), outcome(straight(*more)))
 
 
+def test_what_was_validated_within_an_epoch_stays_in_the_curves(
+    straight, hearts, tmp_path, monkeypatch
+):
+    """The value that chose the checkpoint was gone: it lay before the stop, in the same epoch."""
+    more = ("--trainer.limit_train_batches", "4", "--trainer.val_check_interval", "2")
+    given = words(hearts, tmp_path, *more)
+    assert stopped(monkeypatch, given, signal.SIGTERM, call=7) == 128 + signal.SIGTERM
+    assert main(given) == 0
+    assert resumed(the_run(tmp_path)) == [(0, 3)]
+    assert same(outcome(the_run(tmp_path)), outcome(straight(*more)))
+
+
 def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):
     given = words(hearts, tmp_path)
     assert killed("in a step", given) == -signal.SIGKILL
@@ -309,7 +321,7 @@ def test_rows_without_an_epoch_are_kept_as_far_as_the_run_goes_on(tmp_path):
         metrics.log_metrics({"lr-SGD": 0.1}, step=2 * epoch)
         metrics.log_metrics({"loss": 1.0, "epoch": epoch}, step=2 * epoch + 1)
     again = RunMetrics(tmp_path)
-    again.go_on_after(1)
+    again.go_on_after(3)
     assert [row["step"] for row in again.rows] == ["0", "1", "2", "3"]
     again.go_on_after(None)
     assert again.rows == []
