@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning import Trainer
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.strategies import DDPStrategy
@@ -91,16 +92,16 @@ class AdversarialPaper(Paper):
             strategy._ddp_kwargs["find_unused_parameters"] = True  # noqa: SLF001 - made before us
 
     @override
-    def on_fit_start(self) -> None:
+    def refuse_trainer(self, trainer: Trainer) -> None:
         # every step of either optimiser counts: training would end after half of them
-        dry = self.trainer.fast_dev_run  # type: ignore[attr-defined]
-        if self.trainer.max_steps != -1 and not dry:
+        dry = trainer.fast_dev_run  # type: ignore[attr-defined]
+        if trainer.max_steps != -1 and not dry:
             raise UserError(
-                f"max_steps {self.trainer.max_steps} means half as many batches, with two players",
+                f"max_steps {trainer.max_steps} means half as many batches, with two players",
                 where="trainer.max_steps",
                 fix="give trainer.max_epochs",
             )
-        for average in self.trainer.callbacks:  # type: ignore[attr-defined]
+        for average in trainer.callbacks:  # type: ignore[attr-defined]
             # P22: it counts the steps of both players, and sees the count after the last of them
             if isinstance(average, EMAWeightAveraging) and average.update_every_n_steps != 1:
                 raise UserError(

@@ -108,6 +108,9 @@ class Paper(LightningModule):
             return f"{self.selection_stage}/loss/label", "min"
         return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
 
+    def refuse_trainer(self, trainer: Trainer) -> None:
+        """Raise `UserError` where a trainer cannot train this paper; any can by default."""
+
     def remark(self, trainer: Trainer) -> str:  # noqa: ARG002 - of subclasses
         """Return what is odd about a training before it begins, in one line; mostly nothing."""
         return ""
@@ -155,6 +158,8 @@ class Paper(LightningModule):
 
     @override
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            self.refuse_trainer(self.trainer)
         self.scores = RunningScores(self.label_names, self.index_names, self.class_names)
 
     @override

@@ -227,6 +227,7 @@ class CardiacCLI(LightningCLI):
         self._set_up_data("fit")
         data = self.datamodule
         refuse_no_validation(self.trainer, data)
+        self.model.refuse_trainer(self.trainer)
         if start := self._config_of_command().get("ckpt_path"):
             self._start_from(Path(start))
         self.origin |= {

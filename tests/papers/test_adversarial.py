@@ -9,6 +9,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import StepLR
 from torch.utils.data import DataLoader
 
+from cardiac_mtl.cli import main
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.losses import TaskLoss
 from cardiac_mtl.papers.adversarial import AdversarialPaper
@@ -162,3 +163,11 @@ def test_an_average_that_would_never_be_updated_is_refused():
     trainer = Trainer(accelerator="cpu", callbacks=[average], logger=False, max_epochs=1)
     with pytest.raises(UserError, match="might never be updated"):
         trainer.fit(Toy(), Data())
+
+
+def test_what_the_players_refuse_leaves_nothing_behind(cines, tmp_path, capsys):
+    words = ["fit", "--config", "mutgan", "--config", "cine_small", "--data.num_folds", "3"]
+    folders = ["--data.root", str(cines), "--run_root", str(tmp_path / "runs")]
+    assert main([*words, *folders, "--trainer.max_steps", "5"]) == 2
+    assert "trainer.max_steps: max_steps 5 means half as many" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
