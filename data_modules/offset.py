@@ -123,12 +123,12 @@ def typical(places: Sequence[tuple[float, float] | None]) -> Offset | None:
 def measurable(cases: Sequence[Case]) -> dict[str, int]:
     """Return the place of one case of each patient that tells how masks lie.
 
-    It has a mask of its own, and is no LGE: there a scar is as bright as blood.
+    It has a mask of its own, not kept for testing, and is no LGE, where scars are bright as blood.
     """
     return {
         case.patient_id: row
         for row, case in reversed(list(enumerate(cases)))
-        if any(case.mask) and not case.transferred and case.sequence != "LGE"
+        if any(case.mask) and not (case.transferred or case.withheld) and case.sequence != "LGE"
     }
 
 

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -12,7 +14,8 @@ from hypothesis import strategies as st
 
 from cardiac_mtl.cli import main
 from data_modules.augment import ON_IMAGE, Augmentation, draw, transform
-from data_modules.offset import Offset, mask_offset, typical
+from data_modules.cases import Case
+from data_modules.offset import Offset, mask_offset, measurable, typical
 
 SIDE = 48
 PIXELS = st.floats(-1.4, 1.4)
@@ -69,6 +72,20 @@ def test_hearts_are_summed_up_by_their_median():
         (np.std([0.5, 0.4, -3], ddof=1) / math.sqrt(3), 0.1 / math.sqrt(3))
     )
     assert typical([None]) is None
+
+
+def test_the_first_case_of_a_patient_that_may_be_looked_at_is_measured():
+    path = Path("m.nii.gz")
+    one = Case("a_ed", "a", (path,), (path,))
+    others = [
+        replace(one, case_id="a_es"),
+        Case("b", "b", (path,), ()),
+        replace(one, patient_id="c", sequence="LGE"),
+        replace(one, patient_id="d", withheld=True),
+        replace(one, patient_id="e", transferred="C0"),
+        replace(one, patient_id="f", sequence="C0"),
+    ]
+    assert measurable([one, *others]) == {"a": 0, "f": 6}
 
 
 def test_an_offset_is_said_in_words():
