@@ -68,7 +68,12 @@ def main() -> None:
         "split_sha256": identities[0]["split_sha256"],
         "protocol": identities[0]["protocol"],
         "trained_at_commit": identities[0]["git_commit"],
-        "commands": [one["command"].replace(str(options.data), "HEARTS") for one in identities],
+        "commands": [
+            one["command"]
+            .replace(str(options.data.resolve()), "HEARTS")
+            .replace(str(options.runs.resolve().parent), "RUNS")
+            for one in identities
+        ],
         "fold_seconds": [
             (pd.Timestamp(one["finished_at"]) - pd.Timestamp(one["started_at"])).total_seconds()
             for one in identities
