@@ -69,12 +69,15 @@ class Followed(nnUNetTrainer):
 
     @torch.inference_mode()
     def dice(self) -> dict[str, float]:
-        """Return the Dice of each case that it is not trained on, on the grid of the plan."""
+        """Return the Dice of each case that it is not trained on, on the grid of the plan.
+
+        Mirrored as `nnUNetv2_predict` would: what a user of nnU-Net gets.
+        """
         self.set_deep_supervision_enabled(False)
-        predictor = nnUNetPredictor(use_mirroring=False, device=CPU, allow_tqdm=False)
+        predictor = nnUNetPredictor(use_mirroring=True, device=CPU, allow_tqdm=False)
         predictor.manual_initialization(
             self.network, self.plans_manager, self.configuration_manager, None,
-            self.dataset_json, type(self).__name__, None,
+            self.dataset_json, type(self).__name__, self.inference_allowed_mirroring_axes,
         )  # fmt: skip
         _, keys = self.do_split()
         cases = self.dataset_class(self.preprocessed_dataset_folder, keys)

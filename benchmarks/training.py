@@ -11,9 +11,10 @@ one run of each: an hour of nnU-Net has no five repeats.
   files, trains on both: its choice of a checkpoint is not used here. Its learning rate falls over
   `--epochs` of its own 250 iterations, in place of its 1000.
 - Both are scored on the test patients: Dice of each whole volume on the grid where the network
-  predicts, without mirroring, without postprocessing, ours with the averaged weights that its
-  validation uses. The curve measures speed: nothing is selected on it. Ours is scored at each of
-  its validations, nnU-Net every 50 iterations.
+  predicts, without postprocessing, as each predicts for a user: nnU-Net's the mean of four mirrored
+  predictions, ours of one, with the averaged weights that its validation uses. The curve measures
+  speed: nothing is selected on it. Ours is scored at each of its validations, nnU-Net every 50
+  iterations.
 - Seconds are those of training, from the start of the first epoch, without any scoring, and of
   nnU-Net without validation, checkpoints and pictures. Ours are also given from before the command
   starts, with imports, preparation of the files and its own validation. The time to a level is that
