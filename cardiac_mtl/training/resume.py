@@ -170,7 +170,12 @@ class SeedSteps(Callback):
     ) -> None:
         place = (self.seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         stream = np.random.SeedSequence(place)
-        torch.manual_seed(int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1)))
+        seed = int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1))
+        if pl_module.device.type == "cpu":
+            # `torch.manual_seed` spends over a millisecond on kinds of devices that are not there
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
 
 class StopOnSignal(Callback):
