@@ -105,6 +105,8 @@ def section(name: str, benchmark: Benchmark, found: Sequence[Mapping[str, Any]])
         parts += [where(name, result), "", *table(benchmark.shown(result)), ""]
         if "limited_by" in result:
             parts += [f"What limits now: {result['limited_by']}.", ""]
+    if found and benchmark.missed:
+        parts += [benchmark.missed, ""]
     return "\n".join(parts)
 
 
