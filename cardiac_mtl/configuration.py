@@ -192,6 +192,7 @@ _NOISE = (
     "Given value",
 )
 _KEY = re.compile(r'(?:configuration, |configuration: )?Parser key "([^"]+)":\s*')
+_NULL_SETTINGS = "must be a mapping, not NoneType"
 _REFUSED = re.compile(r"(?:[Oo]ption '|arguments: -*)([^\s'=]+)")
 
 
@@ -211,6 +212,9 @@ def explain(message: str, options: Sequence[str]) -> UserError:
     keys = _KEY.findall(text)
     text = _KEY.sub("", text).removeprefix("configuration: ")
     what, _, fix = text.partition(FIX_FOLLOWS)
+    if _NULL_SETTINGS in what:  # jsonargparse names its own function there, and no key
+        what = "null stands where settings are expected"
+        fix = "leave that key out, or give one of its settings"
     refused = _REFUSED.search(what)
     if refused and not fix:
         near = get_close_matches(refused[1], options, n=1, cutoff=0.5)

@@ -202,6 +202,10 @@ CALLBACK = "--trainer.callbacks+=lightning.pytorch.callbacks.EarlyStopping"
         (["--data.fodl", "1"], r"data: Option 'fodl' is not accepted; did you mean 'fold'?"),
         (["--model.widht", "1"], r"did you mean 'width'?"),
         (["--config", "mtn_uncertanty"], r"did you mean 'mtn_uncertainty'?"),
+        (
+            ["--data.augmentation", "null"],
+            r"null stands where settings are expected; leave that key",
+        ),
         (["--data.root", "nowhere"], r"nowhere: no such folder; check `data.root`"),
         (["--data.batch_size", "0"], "data.batch_size: 0; give 1 or more"),
         (["--data.num_workers", "-1"], "data.num_workers: -1; give 0 or more"),
