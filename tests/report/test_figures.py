@@ -5,10 +5,11 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cardiac_mtl.report.pictures.canvas import file_name
+from cardiac_mtl.report.pictures.canvas import file_name, legend_above, looks_of, panels_for
 from cardiac_mtl.report.pictures.figures import (
     PREDICTED,
     REFERENCE,
@@ -137,6 +138,30 @@ def test_feature_maps_of_any_size_have_a_column_each(tmp_path):
         assert pixels_of(REFERENCE, pixels) > 20
         assert pixels_of("#fde725", pixels) > 500  # where the mean is highest
     assert sizes[0] == pytest.approx(1.5 * sizes[1], rel=0.01)  # a column a layer
+
+
+def test_no_two_of_the_eight_rows_of_mutgan_look_alike():
+    assert len({look["color"] for look in looks_of(range(8))}) == 8
+    assert len({tuple(look.values()) for look in looks_of(range(24))}) == 24
+
+
+def test_a_name_of_many_settings_is_one_that_a_disk_takes():
+    names = [f"mtn_unet, {'network.width 16, ' * 30}data.batch_size {k}" for k in (8, 16)]
+    files = [file_name("bland_altman", name) for name in names]
+    assert len(set(files)) == 2
+    assert max(len(f"{file}.svg") for file in files) < 143  # of encrypted home folders
+
+
+def test_a_legend_of_long_names_stays_within_its_figure():
+    for panels in (1, 3):
+        figure, axes = panels_for(panels)
+        for k in range(4):
+            axes[0].plot([0, 1], label=f"mtn_unet, weighting.mask 0.{k}, seed 0 (selected on TEST)")
+        legend_above(figure, axes[0])
+        FigureCanvasAgg(figure).draw()
+        box = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0
+        assert box.x1 <= figure.bbox.x1
 
 
 def test_methods_whose_names_differ_by_a_sign_have_figures_of_their_own():

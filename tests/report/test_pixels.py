@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from cardiac_mtl.evaluation.pixels import MYOCARDIUM, REGION
 from cardiac_mtl.metrics.binned import LOG_ODDS, count_in_bins
@@ -91,6 +92,15 @@ def test_both_curves_are_drawn_with_their_areas(method):
     assert len(picture.figure.axes) == 4
     roc = picture.figure.axes[0].lines[0]
     assert (roc.get_xdata()[-1], roc.get_ydata()[-1]) == (1, 1)
+
+
+def test_no_legend_hides_a_curve(method):
+    (picture,) = pixel_curves([method])
+    FigureCanvasAgg(picture.figure).draw()
+    for ax in picture.figure.axes:
+        legend = ax.get_legend().get_window_extent()
+        assert not legend.overlaps(ax.get_window_extent())
+        assert picture.figure.bbox.y0 <= legend.y0
 
 
 def test_masks_have_rates_and_no_curve(tmp_path):

@@ -6,14 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999", "#882255")
+"""As many as MuTGAN has rows; the last two, a grey and a wine, are not of Okabe and Ito."""
 MARKERS = "osD^vP"
+_LONGEST = 120
+"""Letters of a name of a file: the settings of a variant may be more than a disk takes."""
+_MARK_IN, _LETTER_IN = 0.6, 0.07
+"""Width of the mark of a legend, and of a letter of its names of 8 points, in inches."""
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -70,10 +76,11 @@ def file_name(kind: str, name: object) -> str:
         'scatter_mtn_unet_seed_0'
     """
     safe = re.sub(r"[^A-Za-z0-9.-]+", "_", f"{kind}_{name}")
-    if re.search(r"[^\w.,\s-]", str(name), re.ASCII):
+    short = safe[:_LONGEST]
+    if short != safe or re.search(r"[^\w.,\s-]", str(name), re.ASCII):
         # what goes may be all that tells two methods apart: one would get the figure of the other
-        safe += "_" + hashlib.sha256(str(name).encode()).hexdigest()[:6]
-    return safe
+        short += "_" + hashlib.sha256(str(name).encode()).hexdigest()[:6]
+    return short
 
 
 def looks_of(drawn: Sequence[object]) -> list[dict[str, Any]]:
@@ -95,8 +102,16 @@ def panels_for(
     return figure, axes[:count]
 
 
+def put_title(ax: Axes, *lines: str) -> None:
+    """Put lines above a panel, broken where they would reach into its neighbours."""
+    ax.set_title("\n".join(fill(line, 40) for line in lines), fontsize=9)
+
+
 def legend_above(figure: Figure, ax: Axes) -> None:
-    """Put the legend above the panels, where it hides nothing."""
+    """Put the legend above the panels, where it hides nothing, in as many columns as there fit."""
     handles, names = ax.get_legend_handles_labels()
-    columns = max(1, round(figure.get_figwidth() / 2.4))
+    width = figure.get_figwidth()
+    names = [fill(name, int((width - _MARK_IN) / _LETTER_IN)) for name in names]
+    longest = max(len(line) for name in names for line in name.splitlines())
+    columns = max(1, int(width / (_MARK_IN + _LETTER_IN * longest)))
     figure.legend(handles, names, loc="outside upper left", ncols=columns, fontsize=8)

@@ -1,6 +1,7 @@
 """ROC, and precision against recall, over the pixels of a label: Fig. 4 of MuTGAN."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 
 from matplotlib.axes import Axes
 
@@ -20,7 +21,7 @@ def pixel_curves(methods: Sequence[Method]) -> Iterator[Picture]:
         return
     looks = dict(zip((m.name for m in methods), looks_of(methods), strict=True))
     places = list(dict.fromkeys(counts.place for counts in drawn))
-    figure, axes = panels_for(2 * len(places), per_row=2, size=(4.4, 3.6))
+    figure, axes = panels_for(2 * len(places), per_row=2, size=(4.4, 3.4 + 0.15 * len(methods)))
     heard = []
     for k, place in enumerate(places):
         left, right = axes[2 * k : 2 * k + 2]
@@ -29,12 +30,10 @@ def pixel_curves(methods: Sequence[Method]) -> Iterator[Picture]:
             for counts in drawn
             if counts.place == place
         ]
-        _finish(left, f"ROC, {_TITLES[place]}", "1 - specificity", "sensitivity")
-        left.legend(fontsize=7, loc="lower right")
         left.plot([0, 1], [0, 1], "--", color="grey", linewidth=1)
+        _finish(left, f"ROC, {_TITLES[place]}", "1 - specificity", "sensitivity")
         title = f"precision and recall, {_TITLES[place]}"
         _finish(right, title, "recall", "precision")
-        right.legend(fontsize=7, loc="lower left", frameon=True, edgecolor="none")
     yield Picture(
         "pixels",
         "ROC and PR over pixels",
@@ -51,8 +50,9 @@ def _draw(left: Axes, right: Axes, counts: PixelCounts, colour: str) -> str:
     pooled = counts.by_patient.sum(axis=0)
     receiver, precision = roc_of_bins(pooled), precision_recall_of_bins(pooled)
     name = counts.method.name
-    left.plot(receiver.x, receiver.y, color=colour, label=f"{name}, AUC {receiver.area:.4f}")
-    label = f"{name}, AP {precision.area:.3f}"
+    label = fill(f"{name}, AUC {receiver.area:.4f}", 60)
+    left.plot(receiver.x, receiver.y, color=colour, label=label)
+    label = fill(f"{name}, AP {precision.area:.3f}", 60)
     right.plot(precision.x, precision.y, color=colour, drawstyle="steps-pre", label=label)
     called = pooled[:, counts.log_odds > 0].sum(axis=1)
     found, false = called / pooled.sum(axis=1)
@@ -66,3 +66,5 @@ def _draw(left: Axes, right: Axes, counts: PixelCounts, colour: str) -> str:
 def _finish(ax: Axes, title: str, x: str, y: str) -> None:
     ax.set(xlabel=x, ylabel=y, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     ax.set_title(title, fontsize=9)
+    # below: within the panel it would hide the curve of a method that finds little
+    ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.15))

@@ -1,6 +1,7 @@
 """Figures of a report."""
 
 from collections.abc import Iterator, Sequence
+from textwrap import fill
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from cardiac_mtl.report.pictures.canvas import (
     legend_above,
     looks_of,
     panels_for,
+    put_title,
 )
 from cardiac_mtl.report.pictures.mask_errors import psnr_scatter
 from cardiac_mtl.report.pictures.pixel_plots import pixel_curves
@@ -194,7 +196,7 @@ def _agreement(methods: Sequence[Method]) -> Iterator[Picture]:
         figure, axes = panels_for(len(found))
         for ax, (name, unit, true, predicted, _) in zip(axes, found, strict=True):
             _scatter(ax, name, unit, true, predicted)
-        strongest = "; ".join(f"{n}: r {pearson(t, p).r:.3f}" for n, _, t, p, _ in found)
+        strongest = "; ".join(f"{n}: {_correlation(pearson(t, p).r)}" for n, _, t, p, _ in found)
         yield Picture(
             file_name("scatter", method.name),
             f"Predicted against reference: {method.name}",
@@ -227,7 +229,7 @@ def _scatter(ax: Axes, name: str, unit: str, true: np.ndarray, found: np.ndarray
     ax.plot(ends, ends, "--", color="grey", linewidth=1)
     if np.isfinite(line.r):
         ax.plot(ends, line.intercept + line.slope * ends, color="#D55E00", linewidth=1.4)
-    ax.set_title(f"{name}: r = {line.r:.4f}, n = {line.n}", fontsize=9)
+    put_title(ax, name, f"{_correlation(line.r)}, n = {line.n}")
     ax.set_xlabel(f"reference, {unit}")
     ax.set_ylabel(f"predicted, {unit}")
 
@@ -246,9 +248,14 @@ def _bland_altman(
     ):
         ax.axhline(value, linestyle=style, color="#D55E00", linewidth=1.2)
         ax.axhspan(*interval, color="#D55E00", alpha=0.12, linewidth=0)
-    ax.set_title(f"{name}: {limits.bias:.3g} [{limits.lower:.3g}, {limits.upper:.3g}]", fontsize=9)
+    put_title(ax, name, f"{limits.bias:.4g} [{limits.lower:.4g}, {limits.upper:.4g}]")
     ax.set_xlabel(f"mean of both, {unit}")
     ax.set_ylabel(f"difference, {unit}")
+
+
+def _correlation(r: float) -> str:
+    """Say how strongly two measurements go together; of a constant one nothing can be said."""
+    return f"r = {r:.4f}" if np.isfinite(r) else "r undefined"
 
 
 def _dots(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
@@ -273,9 +280,8 @@ def _classification(methods: Sequence[Method]) -> Iterator[Picture]:
                 precision_recall(score, truth),
                 reliability(score, truth),
             )
-            left.plot(
-                curve.x, curve.y, color=look["color"], label=f"{method.name}, AUC {curve.area:.3f}"
-            )
+            label = fill(f"{method.name}, AUC {curve.area:.3f}", 40)
+            left.plot(curve.x, curve.y, color=look["color"], label=label)
             middle.plot(precise.x, precise.y, color=look["color"], label=f"AP {precise.area:.3f}")
             right.plot(bins.confidence, bins.frequency, **look, label=f"ECE {bins.ece:.3f}")
             heard.append(f"{method.name}: AUC {curve.area:.3f}, ECE {bins.ece:.3f}")
@@ -342,5 +348,6 @@ def _epochs(ax: Axes, tables: Sequence[pd.DataFrame], columns: Sequence[str]) ->
             ax.plot(
                 values.index, values, color=look["color"], linewidth=1, alpha=0.8,
                 label=column if number == 0 else None,
+                marker="o" if len(values) == 1 else None,  # a line of one point is not seen
             )  # fmt: skip
     ax.legend(fontsize=7)
