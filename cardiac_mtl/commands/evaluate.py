@@ -54,9 +54,11 @@ class _Settings:
 
     @property
     def classes(self) -> dict[str, int]:
-        """Value of each class once it is read: 1, 2, ... by rising value in the files."""
-        ordered = sorted(self.labels.values())
-        return {name: 1 + ordered.index(value) for name, value in self.labels.items()}
+        """Value of each class once it is read: 1, 2, ... by rising value in the files.
+
+        In that order too: of masks that are kept as pictures the rows say which class is which.
+        """
+        return {n: k for k, n in enumerate(sorted(self.labels, key=self.labels.__getitem__), 1)}
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -71,6 +71,12 @@ def test_good_masks_are_scored_as_simpleitk_scores_them(folders, capsys):
     assert (folders / "out/gallery/case0.npz").is_file()
 
 
+def test_rows_have_the_classes_in_the_order_of_their_numbers(folders):
+    """The report knows from them which class of a kept mask is which."""
+    assert evaluate(folders, "--labels", "myo=2,lv=1") == 0
+    assert rows(folders)["label"].unique().tolist() == ["lv", "myo"]
+
+
 @pytest.mark.parametrize("values", [(255, 200), (500, 200)])
 def test_values_that_exceed_a_byte_are_classes_like_any(folders, values):
     for file in [*folders.glob("reference/*"), *folders.glob("prediction/*")]:

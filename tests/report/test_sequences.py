@@ -1,8 +1,10 @@
 """Figures of several structures: every contour is there, in the row and window it belongs to."""
 
 import json
+import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
@@ -14,11 +16,14 @@ from cardiac_mtl.evaluation.rows import assemble, score_case, write_csv
 from cardiac_mtl.report.pictures.canvas import save
 from cardiac_mtl.report.pictures.figures import CLASS_COLOURS
 from cardiac_mtl.report.pictures.gallery import write_gallery
+from cardiac_mtl.report.pictures.mask_errors import _paint
 from cardiac_mtl.report.pictures.sequences import (
     Slice,
+    grid,
     middle,
     of_methods,
     of_sequences,
+    shared_slices,
     side_by_side,
 )
 
@@ -141,6 +146,59 @@ def test_windows_of_methods_are_cut_alike(runs):
         off = {"weak_ud": 4 + number, "weak_uadt": 1 + number, "reference": 0}
         order = [ax.get_ylabel() for ax in axes[1:, 0]]
         assert np.subtract(where, where[-1]).tolist() == [off[name] for name in order]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda pixels: pixels[..., ::2, ::2], lambda pixels: pixels[..., ::-1]],
+    ids=["on another grid", "of another patient"],
+)
+def test_cases_whose_references_differ_are_not_put_side_by_side(runs, tmp_path, change):
+    """Masks of another tool are scored on the grid of the files; data sets may name cases alike."""
+    shutil.copytree(runs, tmp_path / "runs")
+    path = tmp_path / "runs/weak_ud/gallery/patient1_LGE.npz"
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    for name in ("image", "reference", "predicted"):
+        arrays[name] = change(arrays[name])
+    np.savez(path, **arrays)
+    (picture,) = side_by_side(read_methods([tmp_path / "runs"]))
+    titles = {ax.get_title() for ax in picture.figure.axes} - {""}
+    assert titles == {"patient0_LGE", "patient2_LGE"}
+
+
+def test_classes_are_told_by_their_names_whatever_their_numbers(runs, tmp_path):
+    shutil.copytree(runs, tmp_path / "runs")
+    folder = tmp_path / "runs/weak_ud"
+    cases = pd.read_csv(folder / "cases.csv")
+    order = cases["label"].map({"RV": 1, "LV": 2, "myocardium": 3})
+    cases.iloc[order.argsort(kind="stable")].to_csv(folder / "cases.csv", index=False)
+    for path in (folder / "gallery").glob("*.npz"):
+        with np.load(path) as kept:
+            arrays = dict(kept)
+        for name in ("reference", "predicted"):
+            arrays[name] = np.array([0, 2, 3, 1], arrays[name].dtype)[arrays[name]]
+        np.savez(path, **arrays)
+    (before,) = side_by_side(read_methods([runs]))
+    (after,) = side_by_side(read_methods([tmp_path / "runs"]))
+    for one, other in zip(before.figure.axes, after.figure.axes, strict=True):
+        np.testing.assert_equal(lines(other), lines(one))
+
+
+def test_the_dice_of_a_slice_counts_what_lies_outside_its_picture(runs):
+    methods = read_methods([runs])
+    case, one = next(iter(shared_slices(methods).items()))
+    assert one.masks["weak_ud"].shape[0] < 60  # what it found far off is not in the picture
+    number = int(case[7])
+    found = heart(34 + number) > 0
+    found[2:5, 50:55] = True
+    true = heart() > 0
+    assert one.dice["weak_ud"] == pytest.approx(
+        2 * (found & true).sum() / (found.sum() + true.sum())
+    )
+    _, axes = grid(1, 1)
+    _paint(axes[0, 0], one, "weak_ud")
+    assert [text.get_text() for text in axes[0, 0].texts] == [f"Dice {one.dice['weak_ud']:.3f}"]
 
 
 def test_the_report_shows_them(runs, tmp_path, monkeypatch):

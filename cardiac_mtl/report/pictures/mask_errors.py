@@ -11,9 +11,14 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from cardiac_mtl.metrics.overlap import dice
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.pictures.canvas import COLOURS, Picture, looks_of, panels_for
+from cardiac_mtl.report.pictures.canvas import (
+    COLOURS,
+    Picture,
+    looks_of,
+    panels_for,
+    put_title,
+)
 from cardiac_mtl.report.pictures.sequences import Slice, grid, shared_slices, show
 
 RIGHT, MISSED, FALSE = "#0072B2", "#D55E00", "#009E73"
@@ -60,8 +65,9 @@ def right_missed_false(methods: Sequence[Method]) -> Iterator[Picture]:
     yield Picture(
         "mask_errors",
         f"Right, missed and false: {label}",
-        "One slice in the middle of the heart of each case, with its Dice; the same window in each "
-        "row. Blue: correct, red: missed, green: false (Fig. 4 of the paper of FPM).",
+        "One slice in the middle of the heart of each case, with the Dice of the whole slice; the "
+        "same window in each row, beyond which nothing is shown. Blue: correct, red: missed, "
+        "green: false (Fig. 4 of the paper of FPM).",
         f"Masks of {', '.join(names)} over {', '.join(cases)}; their scores stand in the tables.",
         figure,
     )
@@ -92,9 +98,8 @@ def psnr_scatter(methods: Sequence[Method]) -> Iterator[Picture]:
         known = values[~perfect]
         median = f"median {np.median(values):.2f}"
         span = f"{known.min():.2f} to {known.max():.2f} dB" if len(known) else "no fault"
-        ax.set_title(f"{method.name}, n = {len(values)}\n{span}, {median}", fontsize=9)
-        if perfect.any():
-            ax.set_title(f"{ax.get_title()}, {perfect.sum()} perfect", fontsize=9)
+        count = f", {perfect.sum()} perfect" if perfect.any() else ""
+        put_title(ax, f"{method.name}, n = {len(values)}", f"{span}, {median}{count}")
         heard.append(f"{method.name}: {span}, {median}, {perfect.sum()} perfect")
     yield Picture(
         "psnr",
@@ -121,6 +126,6 @@ def _paint(ax: Axes, one: Slice, name: str) -> None:
             aspect = one.spacing[0] / one.spacing[1]
             layer = np.where(pixels, 1.0, np.nan)
             ax.imshow(layer, cmap=ListedColormap([colour]), alpha=_DARK, aspect=aspect)
-    score = ax.text(0.03, 0.03, f"Dice {dice(predicted, reference):.3f}", transform=ax.transAxes)
+    score = ax.text(0.03, 0.03, f"Dice {one.dice[name]:.3f}", transform=ax.transAxes)
     score.set(color="white", fontsize=8)
     score.set_path_effects([withStroke(linewidth=2, foreground="black")])

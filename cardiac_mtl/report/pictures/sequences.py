@@ -1,8 +1,10 @@
 """Masks of several structures over images: of the sequences of a patient, and of methods."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import Any, Final
 
 import numpy as np
@@ -11,11 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.metrics.overlap import dice
 from cardiac_mtl.metrics.surface import bounding_box
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.report.pictures.canvas import Picture
 from cardiac_mtl.report.pictures.figures import CLASS_COLOURS, contour
-from cardiac_mtl.report.pictures.gallery import FOLDER, choose, read
+from cardiac_mtl.report.pictures.gallery import FOLDER, Window, choose, read
 
 MARGIN_MM: Final = 15.0
 """Around the heart."""
@@ -35,6 +39,8 @@ class Slice:
     """(H, W), likewise; `UNLABELLED` where not annotated."""
     spacing: tuple[float, float]
     """Distance between rows and columns in mm."""
+    dice: Mapping[str, float] = field(default_factory=dict)
+    """Of each mask, of all classes as one: of the whole slice, also what lies around the image."""
 
 
 def middle(mask: NDArray[Any]) -> int:
@@ -90,7 +96,7 @@ def of_methods(cases: Mapping[str, Slice], names: Sequence[str]) -> Picture:
                 _outline(ax, mask[shown], names)
         axes[0, column].set_title(name, fontsize=9)
     for ax, row in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(row, fontsize=9)
+        ax.set_ylabel(fill(row, 20), fontsize=9)
     _legend(figure, names)
     return Picture(
         "side_by_side",
@@ -119,6 +125,9 @@ def side_by_side(methods: Sequence[Method]) -> Iterator[Picture]:
 def shared_slices(methods: Sequence[Method]) -> dict[str, Slice]:
     """Read one slice of each case that the galleries of all methods hold, of the first few.
 
+    A case whose reference is not the same for all is left out: masks of another tool are scored on
+    the grid of the files and ours on the prepared one, and two data sets may name cases alike.
+
     Args:
         methods: those that predict masks; the first decides which cases are best, median and
             worst: they come first.
@@ -131,28 +140,51 @@ def shared_slices(methods: Sequence[Method]) -> dict[str, Slice]:
     seen = [case for case in shared if (read(kept[0][case]).reference > 0).any()]
     chosen = list(choose(methods[0].cases).values()) if kept else []
     seen.sort(key=lambda case: chosen.index(case) if case in chosen else len(chosen))
-    return {
-        case: _slice({m.name: files[case] for m, files in zip(methods, kept, strict=True)})
-        for case in seen[:MOST_CASES]
-    }
+    labels = {m.name: [str(label) for label in m.cases["label"].unique()] for m in methods}
+    found = (
+        (
+            case,
+            _slice({m.name: files[case] for m, files in zip(methods, kept, strict=True)}, labels),
+        )
+        for case in seen
+    )
+    return dict(islice(((case, one) for case, one in found if one is not None), MOST_CASES))
 
 
-def _slice(files: Mapping[str, Path]) -> Slice:
+def _slice(files: Mapping[str, Path], labels: Mapping[str, Sequence[str]]) -> Slice | None:
     """Read the slice in the middle of one case, kept by several methods.
 
-    Their windows differ, as each holds all that its method found: the part around the reference,
-    which is the same for all, lies in every one of them.
+    Their windows differ, as each holds all that its method found: the part around the reference
+    lies in every one of them. None where that is not the same for all.
+
+    Args:
+        files: of the gallery, by method.
+        labels: of the classes 1, 2, ... by method; those of the first are the classes returned.
     """
-    windows = {name: read(file) for name, file in files.items()}
+    wanted = next(iter(labels.values()))
+    windows = {name: _numbered(read(file), labels[name], wanted) for name, file in files.items()}
     cut = {name: _around(w.reference, w.spacing[1:].tolist()) for name, w in windows.items()}
     name, one = next(iter(windows.items()))
+    inside = [w.reference[(slice(None), *cut[other])].clip(min=0) for other, w in windows.items()]
+    if not all(np.array_equal(inside[0], mask) for mask in inside):
+        return None
     k = middle(one.reference)
     return Slice(
         image=one.image[0, k][cut[name]],
         masks={name: w.predicted[k][cut[name]] for name, w in windows.items()},
         reference=one.reference[k][cut[name]],
         spacing=(float(one.spacing[1]), float(one.spacing[2])),
+        dice={n: dice(w.predicted[k] > 0, w.reference[k] > 0) for n, w in windows.items()},
     )
+
+
+def _numbered(window: Window, labels: Sequence[str], wanted: Sequence[str]) -> Window:
+    """Number the classes of a method as another one does: names tell them, in any order."""
+    numbers = np.zeros(257, np.int8)  # of every class of a byte, and the last of -1
+    numbers[-1] = UNLABELLED
+    numbers[1 : 1 + len(labels)] = [wanted.index(n) + 1 if n in wanted else 0 for n in labels]
+    predicted = numbers[window.predicted].astype(np.uint8)
+    return replace(window, reference=numbers[window.reference], predicted=predicted)
 
 
 def _around(mask: NDArray[Any], spacing: Sequence[float]) -> tuple[slice, slice]:
