@@ -49,6 +49,14 @@ def test_errors_are_averaged_over_slices_and_bounded_by_patients(method):
     assert shown["mutgan, regressed"] == "3.00 ± 2.00 [2.00, 5.00], n 3"
 
 
+def test_errors_of_one_patient_have_no_interval(method):
+    first, second = (method(name, [1.0, 3.0]) for name in ("mutgan", "mutgan_generator"))
+    (shown,) = errors_shown(index_errors_of([first])).to_dict("records")
+    assert shown["mutgan, regressed"] == "2.00 ± 1.41, n 2"
+    (shown,) = comparisons_shown(index_comparisons([first, second])).to_dict("records")
+    assert shown["difference of errors [95 %]"] == "+0.00"
+
+
 def test_methods_are_compared_on_the_slices_that_both_have(method):
     first = method("mutgan", [1.0, 3.0, 5.0, np.nan])
     second = method("mutgan_generator", [2.0, 4.0, np.nan, 9.0])
@@ -58,7 +66,7 @@ def test_methods_are_compared_on_the_slices_that_both_have(method):
     assert comparisons_shown(index_comparisons([first])).empty
     (shown,) = comparisons_shown(index_comparisons([first, second])).to_dict("records")
     assert shown["second minus first"] == f"{row['second']} - {row['first']}"
-    assert shown["difference of errors [95 %]"].startswith(f"{row['difference']:+.2f} [")
+    assert shown["difference of errors [95 %]"] == "+1.00"  # of one patient
 
 
 def test_methods_of_several_seeds_are_compared_once_by_their_means(method):

@@ -18,7 +18,7 @@ from cardiac_mtl.metrics.classification import (
 )
 from cardiac_mtl.metrics.statistics import bootstrap_sums
 from cardiac_mtl.report.methods import Method
-from cardiac_mtl.report.tables.layout import numbers_shown, with_interval
+from cardiac_mtl.report.tables.layout import estimate, numbers_shown, with_interval
 
 HALF: Final = "0.5"
 CHOSEN: Final = "chosen"
@@ -123,11 +123,8 @@ def auc_comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown = pd.DataFrame({"second minus first": table["second"] + " - " + table["first"]})
     shown[["images", "patients"]] = table[["images", "patients"]]
     for heading, column in (("AUC, first", "AUC_first"), ("AUC, second", "AUC_second")):
-        shown[heading] = table[column].map("{:.3f}".format)
-    shown["difference [95 %]"] = [
-        f"{d:+.3f} [{low:+.3f}, {high:+.3f}]"
-        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
-    ]
+        shown[heading] = [estimate(area) for area in table[column]]
+    shown["difference [95 %]"] = with_interval(table, "difference", "low", "high", spec="+.3f")
     return shown
 
 
@@ -198,20 +195,29 @@ def _by_class(methods: Sequence[Method]) -> Iterator[tuple[Method, str, pd.DataF
 def _row(
     method: Method, name: str, rows: pd.DataFrame, threshold: str, called: NDArray[np.bool_]
 ) -> dict[str, Any]:
+    names = {"method": method.name, "positive class": name, "threshold": threshold}
+    return names | rated(rows, called) | {"protocol": method.protocol}
+
+
+def rated(rows: pd.DataFrame, called: NDArray[np.bool_]) -> dict[str, Any]:
+    """Count and rate the calls of one class.
+
+    Args:
+        rows: (N,) of `labels.csv`, of that class.
+        called: (N,), whether each is called the class.
+
+    Returns:
+        `n` and the four counts of images, rates with their 95 % interval by patients.
+    """
     cells = _cells_by_patient(rows, called)
     total = cells.sum(axis=0)
-    row: dict[str, Any] = {
-        "method": method.name,
-        "positive class": name,
-        "threshold": threshold,
-        "n": int(total.sum()),
-        **{cell: int(n) for cell, n in zip(("tp", "fp", "fn", "tn"), total, strict=True)},
-    }
+    counts = {cell: int(n) for cell, n in zip(("tp", "fp", "fn", "tn"), total, strict=True)}
+    row: dict[str, Any] = {"n": int(total.sum()), **counts}
     for rate, value, interval in zip(
         RATES, _rates(total[None])[0], bootstrap_sums(cells, _rates), strict=True
     ):
         row |= {rate: value, f"{rate}_low": interval.low, f"{rate}_high": interval.high}
-    return row | {"protocol": method.protocol}
+    return row
 
 
 def _cells_by_patient(rows: pd.DataFrame, called: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from cardiac_mtl.metrics.classification import roc
 from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, ks
 from cardiac_mtl.report.methods import Method
+from cardiac_mtl.report.tables.diagnosis import rated
 from cardiac_mtl.report.tables.pixels import rates_by_patient
 
 LAYOUT = {"mtn": "lvsc", "weak_transfer": "mscmr"}
@@ -45,12 +46,12 @@ _SLICES = {
 }
 _INDICES = {name.rpartition("_")[0]: f"regressed_{name}_error" for name in ERROR_NAMES}
 _INDICES["segment_percent"] = "regressed_segment_percent_error"
-_OF_IMAGES: dict[str, tuple[int, ...]] = {
-    "accuracy": (0, 1),
-    "sensitivity": (1,),
-    "specificity": (0,),
+_OF_IMAGES = {
+    "accuracy": ("tp", "fp", "fn", "tn"),
+    "sensitivity": ("tp", "fn"),
+    "specificity": ("fp", "tn"),
 }
-"""Of images, by measure: whether they are of the positive class."""
+"""Rates, and the counts of the images that each is of."""
 POSITIVE = "0"
 """Healthy, the positive class of FPM's tables (docs/papers/fpm_multitask.md)."""
 _LINES = {"pearson_r_segmented": "area_mm2", "pearson_r_regressed": "regressed_area_mm2"}
@@ -216,8 +217,8 @@ def _mean(frame: pd.DataFrame, column: str, statistic: str) -> _Ours | None:
     if not len(known):
         return None
     sd = float(known.std(ddof=1)) if len(known) > 1 else np.nan
-    if statistic == "median":
-        return _Ours(float(np.median(known)), sd, np.nan, np.nan, len(known))
+    if statistic == "median":  # the SD is of a mean
+        return _Ours(float(np.median(known)), np.nan, np.nan, np.nan, len(known))
     low, high = bootstrap_mean(values, clusters=frame["patient_id"].to_numpy())
     return _Ours(float(known.mean()), sd, low, high, len(known))
 
@@ -235,9 +236,10 @@ def _of_classes(method: Method, measure: str) -> _Ours | None:
         ]
         known = [area for area in areas if np.isfinite(area)]
         return _Ours(float(np.mean(known)), np.nan, np.nan, np.nan, len(known)) if known else None
-    chosen = rows[rows["is_class"].isin(_OF_IMAGES[measure])]
-    right = (chosen["probability"] > 0.5) == (chosen["is_class"] == 1)
-    return _mean(chosen.assign(right=right.astype(float)), "right", "mean")
+    found = rated(rows, rows["probability"].to_numpy(float) > 0.5)
+    count = sum(found[cell] for cell in _OF_IMAGES[measure])
+    ends = found[f"{measure}_low"], found[f"{measure}_high"]
+    return _Ours(found[measure], np.nan, *ends, count) if count else None
 
 
 def _positive(labels: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from cardiac_mtl.metrics.shape import ERROR_NAMES
 from cardiac_mtl.metrics.statistics import bootstrap_mean, holm
 from cardiac_mtl.report.methods import Method, pairs_of
 from cardiac_mtl.report.tables.analysis import difference
-from cardiac_mtl.report.tables.layout import p_value
+from cardiac_mtl.report.tables.layout import estimate, p_value, with_interval
 
 SOURCES = {"regressed": "regressed_", "from the mask": ""}
 """Where an index comes from, and how its columns begin."""
@@ -94,7 +94,7 @@ def errors_shown(table: pd.DataFrame) -> pd.DataFrame:
     text = table[["index"]].copy()
     text["column"] = table["method"] + ", " + table["source"]
     text["error"] = [
-        f"{row['mean']:.2f} ± {row['sd']:.2f} [{row['low']:.2f}, {row['high']:.2f}], "
+        f"{estimate(row['mean'], row['low'], row['high'], sd=row['sd'], spec='.2f')}, "
         f"n {row['slices']}"
         for row in table.to_dict("records")
     ]
@@ -112,10 +112,8 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown[["index", "source", "slices", "patients"]] = table[
         ["index", "source", "slices", "patients"]
     ]
-    shown["difference of errors [95 %]"] = [
-        f"{d:+.2f} [{low:+.2f}, {high:+.2f}]"
-        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
-    ]
+    columns = ("difference", "low", "high")
+    shown["difference of errors [95 %]"] = with_interval(table, *columns, spec="+.2f")
     for column, heading in (("p_wilcoxon", "p Wilcoxon"), ("p_holm", "p by Holm")):
         shown[heading] = table[column].map(p_value)
     return shown

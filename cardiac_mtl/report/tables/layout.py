@@ -51,7 +51,7 @@ def areas_shown(table: pd.DataFrame) -> pd.DataFrame:
     text = table[["label", "phase", "region"]].copy()
     text["column"] = table["method"] + ", " + table["branch"]
     text["error"] = [
-        f"{mean:.0f} ± {sd:.0f} (median {median:.0f}, n {n})"
+        f"{estimate(mean, sd=sd, spec='.0f')} (median {median:.0f}, n {n})"
         for mean, sd, median, n in zip(
             table["error_mm2_mean"],
             table["error_mm2_sd"],
@@ -74,7 +74,10 @@ def seeds_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the means of several seeds out: a row a label, a column a measure."""
     text = table[["method", "label", "seeds", "patients", "measure"]].copy()
     text["value"] = [
-        f"{mean:.{d}f} [{low:.{d}f}, {high:.{d}f}], SD {sd:.{d}f}, {least:.{d}f} to {largest:.{d}f}"
+        "—"
+        if np.isnan(mean)
+        else f"{estimate(mean, low, high, spec=f'.{d}f')}, "
+        f"SD {sd:.{d}f}, {least:.{d}f} to {largest:.{d}f}"
         for d, mean, low, high, sd, least, largest in zip(
             [2 if "mm" in measure else 3 for measure in table["measure"]],
             *(table[k] for k in ("mean", "low", "high", "sd_of_seeds", "least", "largest")),
@@ -92,10 +95,7 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
     shown = table[["label", "phase", "measure"]].copy()
     shown.insert(0, "second minus first", table["second"] + " - " + table["first"])
     shown["volumes"], shown["patients"] = table["volumes"], table["patients"]
-    shown["difference [95 %]"] = [
-        f"{d:+.4f} [{low:+.4f}, {high:+.4f}]"
-        for d, low, high in zip(table["difference"], table["low"], table["high"], strict=True)
-    ]
+    shown["difference [95 %]"] = with_interval(table, "difference", "low", "high", spec="+.4f")
     for column, heading in (
         ("p_wilcoxon", "p Wilcoxon"),
         ("p_holm", "p by Holm"),
@@ -108,14 +108,14 @@ def comparisons_shown(table: pd.DataFrame) -> pd.DataFrame:
 def agreement_shown(table: pd.DataFrame) -> pd.DataFrame:
     """Lay the agreement of quantities out."""
     shown = table[["method", "quantity", "unit", "n"]].copy()
-    shown["bias [95 %]"] = _triple(table, "bias", "bias_low", "bias_high")
+    shown["bias [95 %]"] = with_interval(table, "bias", spec=".4g")
     shown["limits of agreement"] = [
-        f"{low:.4g} to {high:.4g}"
+        "—" if np.isnan(low) else f"{low:.4g} to {high:.4g}"
         for low, high in zip(table["lower_limit"], table["upper_limit"], strict=True)
     ]
     shown["mean |error|"] = table["mean_absolute_error"].map("{:.4g}".format)
     shown["Pearson r"] = _number(table["pearson_r"], 4)
-    shown["ICC(2,1) [95 %]"] = _triple(table, "icc", "icc_low", "icc_high")
+    shown["ICC(2,1) [95 %]"] = with_interval(table, "icc", spec=".4f")
     return shown
 
 
@@ -156,17 +156,43 @@ def numbers_shown(table: pd.DataFrame) -> pd.DataFrame:
     return table.apply(lambda column: _significant(column) if column.dtype.kind == "f" else column)
 
 
-def with_interval(table: pd.DataFrame, value: str, low: str = "", high: str = "") -> list[str]:
-    """Write shares with their intervals, three digits each; a dash where there is none.
+def with_interval(
+    table: pd.DataFrame, value: str, low: str = "", high: str = "", *, spec: str = ".3f"
+) -> list[str]:
+    """Write numbers with their intervals; a dash where there is none.
 
     Args:
         table: holds all three columns.
-        value: column of the shares.
+        value: column of the numbers.
         low: column of the lower ends, `<value>_low` unless it is another.
         high: column of the upper ends, `<value>_high` unless it is another.
+        spec: how a number is written; shares with three digits.
     """
     columns = (table[name] for name in (value, low or f"{value}_low", high or f"{value}_high"))
-    return [_value_with_interval(*row) for row in zip(*columns, strict=True)]
+    return [estimate(*row, spec=spec) for row in zip(*columns, strict=True)]
+
+
+def estimate(
+    value: float,
+    low: float = float("nan"),
+    high: float = float("nan"),
+    *,
+    sd: float = float("nan"),
+    spec: str = ".3f",
+) -> str:
+    """Write a number with its SD and interval: of one patient there is none, and none is written.
+
+    Examples:
+        >>> estimate(0.5, 0.25, 0.75, sd=0.125)
+        '0.500 ± 0.125 [0.250, 0.750]'
+        >>> estimate(0.5), estimate(float("nan"))
+        ('0.500', '—')
+    """
+    if np.isnan(value):
+        return "—"
+    spread = "" if np.isnan(sd) else f" ± {sd:{spec}}"
+    interval = "" if np.isnan(low) else f" [{low:{spec}}, {high:{spec}}]"
+    return f"{value:{spec}}{spread}{interval}"
 
 
 def to_markdown(table: Table) -> str:
@@ -204,26 +230,11 @@ def _failures(table: pd.DataFrame) -> list[str]:
     return [f"{n} ({missed} / {false} / {empty})" for n, missed, false, empty in counts]
 
 
-def _value_with_interval(value: float, low: float, high: float) -> str:
-    if np.isnan(value):
-        return "—"
-    return f"{value:.3f}" if np.isnan(low) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
 def _mean_with_interval(table: pd.DataFrame, measure: str, digits: int) -> list[str]:
     columns = [table[f"{measure}_{name}"] for name in ("mean", "sd", "low", "high")]
     return [
-        "—"
-        if np.isnan(mean)
-        else f"{mean:.{digits}f} ± {sd:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+        estimate(mean, low, high, sd=sd, spec=f".{digits}f")
         for mean, sd, low, high in zip(*columns, strict=True)
-    ]
-
-
-def _triple(table: pd.DataFrame, *columns: str) -> list[str]:
-    return [
-        f"{value:.4g}" if np.isnan(low) else f"{value:.4g} [{low:.4g}, {high:.4g}]"
-        for value, low, high in zip(*(table[c] for c in columns), strict=True)
     ]
 
 
