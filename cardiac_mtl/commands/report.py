@@ -1,5 +1,6 @@
 """`report`: tables, figures and one page from any number of runs."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -172,6 +173,7 @@ def read_run(folder: Path) -> Run:
         metrics=_read(metrics, ()) if metrics.is_file() else pd.DataFrame(),
         settings=_settings(folder / CONFIG),
         unfinished=unfinished(folder) or "",
+        folds=_folds(folder / "splits.json"),
         **frames,
     )
 
@@ -260,6 +262,18 @@ def _settings(path: Path) -> dict[str, Any]:
     of_data = {name: value for name, value in data.items() if name not in _NO_SETTINGS}
     epochs = {"max_epochs": (config.get("trainer") or {}).get("max_epochs")}
     return dict(_flat(model)) | dict(_flat({"data": of_data, "trainer": epochs}))
+
+
+def _folds(path: Path) -> int:
+    """Return into how many folds the patients were dealt; 0 where the run has no such file."""
+    if not path.is_file():
+        return 0
+    try:
+        return len(json.loads(path.read_text(encoding="utf-8"))["folds"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"unreadable ({type(error).__name__})", where=str(path), fix="leave this run out"
+        ) from error
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

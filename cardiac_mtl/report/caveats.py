@@ -3,24 +3,32 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from cardiac_mtl.contracts import HONEST
+import numpy as np
+import pandas as pd
+
+from cardiac_mtl.contracts import EXTERNAL, HONEST
 from cardiac_mtl.report.methods import Method, in_words
 
 
 def caveats(methods: Sequence[Method]) -> list[str]:
     """Return what limits the numbers of some methods, a sentence each."""
     selection = [
-        f"{method.name}: checkpoint {in_words(method.protocol)}."
+        f"{method.name}: checkpoint {in_words(method.protocol)}"
+        + "; nor do we know which patients it was trained on" * (method.protocol == EXTERNAL)
+        + "."
         for method in methods
         if method.protocol != HONEST
     ]
     runs = [told for method in methods for told in _of_training(method)]
     cases = [told for method in methods for told in _of_cases(method)]
-    return [*selection, *_of_comparison(methods), *runs, *cases]
+    return [*selection, *_of_comparison(methods), *_of_references(methods), *runs, *cases]
 
 
 def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
-    """Say where methods were not scored alike."""
+    """Say where methods were not scored alike, or on no patients."""
+    formed = {m.data for m in methods if any(run.identity.get("phantom") for run in m.runs)}
+    if formed:
+        yield f"The hearts of {', '.join(sorted(formed))} are phantoms: no number is of a patient."
     if len({method.data for method in methods}) > 1:
         names = ", ".join(
             method.name + f" on {method.data}" * (f" on {method.data}" not in method.name)
@@ -41,7 +49,24 @@ def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
         if cases != shared:
             yield (
                 f"{name} was scored on {len(cases)} cases, of which {len(shared)} are shared by "
-                "all methods; means are over its own cases, tests over the shared ones."
+                "all methods; means are over its own cases, a test of two methods is over those "
+                "that both have."
+            )
+
+
+def _of_references(methods: Sequence[Method]) -> Iterator[str]:
+    """Say which methods were held against other masks than the first, or on another grid."""
+    first, *others = (
+        method.cases.set_index(["case_id", "label"])["reference_volume_ml"] for method in methods
+    )
+    for method, volumes in zip(methods[1:], others, strict=True):
+        pairs = pd.concat([first, volumes], axis=1, join="inner").dropna().to_numpy(float)
+        differ = np.count_nonzero(~np.isclose(pairs[:, 0], pairs[:, 1], rtol=1e-3))
+        if differ:
+            yield (
+                f"{method.name} and {methods[0].name}: the references of {differ} of {len(pairs)} "
+                "structures differ in volume, as on another grid or of other patients; compare "
+                "them with care."
             )
 
 
@@ -52,6 +77,12 @@ def _of_training(method: Method) -> Iterator[str]:
         yield (
             f"{method.name}: images of {count} of its test patients were trained on, with masks "
             "of their other sequences."
+        )
+    folds = max(run.folds for run in method.runs)
+    if (tested := len({run.identity.get("fold") for run in method.runs})) < folds:
+        yield (
+            f"{method.name}: {tested} of {folds} folds were tested; the patients of the others are "
+            "in no mean."
         )
     for run in method.runs:
         if run.unfinished:

@@ -34,6 +34,8 @@ class Run:
     """Such as `weighting.mask` of the model; empty for masks of another tool."""
     unfinished: str = ""
     """How its training stands, such as `interrupted`; empty where it came to its end."""
+    folds: int = 0
+    """Into how many its patients were dealt; 0 where that is not known."""
 
     @property
     def part(self) -> str:

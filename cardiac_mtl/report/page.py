@@ -34,6 +34,9 @@ from cardiac_mtl.report.tables.layout import Table
 _INSIDE = re.compile(r"(?<=±) | (?=±)|(?<=/) | (?=/)|(?<=,) (?=[-+\d][^]]*\])")
 """Spaces of `1.0 ± 0.2 [0.9, 1.1]` and `35 (0 / 0 / 0)` at which a line must not break."""
 
+_NUMBER = re.compile(r"<td>(?=[-+.\de]+</td>)")
+"""Cells that are a number or a date, at whose hyphen a line must not break either."""
+
 
 @dataclass(frozen=True)
 class Section:
@@ -207,7 +210,8 @@ def _html(table: Table) -> Markup:
     Wide cells break before their interval, never inside a number.
     """
     shown = table.shown.map(lambda cell: _held_together(cell) if isinstance(cell, str) else cell)
-    return Markup(shown.to_html(index=False, border=0, na_rep="—", justify="left"))  # noqa: S704
+    text = shown.to_html(index=False, border=0, na_rep="—", justify="left")
+    return Markup(_NUMBER.sub('<td class="number">', text))  # noqa: S704
 
 
 def _held_together(cell: str) -> str:

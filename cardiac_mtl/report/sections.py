@@ -69,7 +69,7 @@ def _protocol(methods: Sequence[Method]) -> Section:
         _table(
             "protocol",
             "Runs",
-            "From the run directories; commands stand in protocol.csv.",
+            "From the run directories; commands, with the folders in them, are in protocol.csv.",
             analysis.protocols(methods),
             layout.protocol_shown,
         ),
@@ -80,8 +80,8 @@ def _results(methods: Sequence[Method], volumes: pd.DataFrame, drawn: Drawn) -> 
     return Section(
         "results",
         "Results",
-        "Folds of one experiment are pooled out of fold: every patient is scored once, by a "
-        "network that has not seen them.",
+        "Folds of one experiment are pooled out of fold: a patient is scored once, by a network "
+        "that has not seen them, unless a line above says otherwise.",
         _table(
             "results",
             "Volumes",
@@ -150,7 +150,7 @@ def _side_by_side(methods: Sequence[Method]) -> Section:
     return Section(
         "side_by_side",
         "Side by side",
-        "Cases that the galleries of all methods hold.",
+        "Cases that the galleries of all methods hold, on one grid.",
         (),
         [*side_by_side(methods), *right_missed_false(methods)],
     )
@@ -380,8 +380,8 @@ def _papers(methods: Sequence[Method]) -> Section:
         _table(
             "papers",
             "Published values and ours",
-            "Ours with the 95 % interval by patients. MSD of MTN is in voxels in all "
-            "likelihood, and so is ours beside it. Commands stand in papers.csv.",
+            "Ours with the 95 % interval by patients. MSD of MTN is in voxels in all likelihood, "
+            "and so is ours; an AUC is the mean of n folds, as FPM's. Commands are in papers.csv.",
             fidelity.fidelity(methods),
             layout.fidelity_shown,
         ),

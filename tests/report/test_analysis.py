@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import shutil
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from sklearn.metrics import roc_auc_score
 
 from cardiac_mtl.commands.report import read_methods
@@ -15,6 +17,7 @@ from cardiac_mtl.report.caveats import caveats
 from cardiac_mtl.report.methods import Method
 from cardiac_mtl.report.pictures import plots
 from cardiac_mtl.report.tables import analysis
+from cardiac_mtl.report.tables.diagnosis import operating_points
 from cardiac_mtl.report.tables.fidelity import comparable, fidelity, paper_values
 from cardiac_mtl.report.tables.layout import headline_shown
 
@@ -78,7 +81,8 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     fewer = methods[1].cases[methods[1].cases["patient_id"] != "p1"]
     pair = [methods[0], changed(methods[1], cases=fewer)]
     assert set(analysis.comparisons(pair)["patients"]) == {5}
-    assert any("shared by all" in text for text in caveats(pair))
+    (told,) = (text for text in caveats(pair) if "shared by all" in text)
+    assert told.endswith("a test of two methods is over those that both have.")
 
 
 def seeds_of(runs, tmp_path):
@@ -326,5 +330,64 @@ def test_curves_have_a_panel_for_each_unit_and_none_is_left_out(methods):
     metrics = pd.DataFrame({"epoch": [0, 1], **columns})
     run = dataclasses.replace(methods[0].runs[0], metrics=metrics)
     (picture,) = plots._training([Method("mutgan", [run])])
+    once = dataclasses.replace(run, metrics=metrics[:1])  # of one epoch: a dot is seen, a line not
+    for table, mark in (([run], "None"), ([once], "o")):
+        (seen,) = plots._training([Method("mutgan", table)])
+        assert {line.get_marker() for ax in seen.figure.axes for line in ax.lines} == {mark}
     drawn = {ax.get_title(): [line.get_label() for line in ax.lines] for ax in picture.figure.axes}
     assert {title: names for title, names in drawn.items() if names} == panels
+
+
+def test_titles_of_panels_stay_above_their_panels(methods):
+    tables = {
+        name: getattr(methods[0], name).assign(label="left ventricular myocardium")
+        for name in ("slices", "cases")
+    }
+    tables["slices"] = tables["slices"].assign(area_mm2=lambda rows: 30 * rows["area_mm2"])
+    for picture in plots._agreement([changed(methods[0], **tables)]):
+        FigureCanvasAgg(picture.figure).draw()
+        titles = [ax.title for ax in picture.figure.axes if ax.get_title()]
+        boxes = [title.get_window_extent() for title in titles]
+        assert len(boxes) >= 3
+        assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+        page = picture.figure.bbox
+        assert all(page.x0 <= box.x0 and box.x1 <= page.x1 for box in boxes)
+
+
+def test_a_constant_prediction_has_no_correlation_rather_than_nan(methods):
+    slices = methods[1].slices.assign(area_mm2=0.0)
+    scatter, _ = plots._agreement([changed(methods[1], slices=slices)])
+    assert "myocardium area, segmented: r undefined" in scatter.alt
+    assert "r undefined" in scatter.figure.axes[0].get_title()
+
+
+def test_a_rate_has_one_interval_wherever_it_stands(methods):
+    truth = np.array([0, 0, 0, 1, 1, 1])
+    labels = classified(0, truth, np.array([0.2, 0.6, 0.3, 0.4, 0.9, 0.8]))
+    labels = labels.assign(class_name=labels["class"].map({"0": "healthy", "1": "diseased"}))
+    labels["called"] = (labels["probability"] > 0.5).astype(int)
+    identity = {**methods[0].runs[0].identity, "experiment": "fpm_multitask"}
+    run = dataclasses.replace(methods[0].runs[0], identity=identity, labels=labels)
+    method = Method("fpm_multitask", [run])
+    papers = fidelity([method])
+    papers = papers[papers["table"] == "Table 7"].set_index("quantity")
+    points = operating_points([method]).set_index(["positive class", "threshold"])
+    for rate, count in (("accuracy", 6), ("sensitivity", 3), ("specificity", 3)):
+        row = papers.loc[f"{rate} value"]
+        expected = points.loc[("healthy", "0.5"), [rate, f"{rate}_low", f"{rate}_high"]]
+        assert row[["ours", "low", "high"]].tolist() == expected.tolist()
+        assert row["n"] == count
+        assert np.isnan(row["ours_sd"])  # of right and wrong images it says nothing
+
+
+def test_a_median_carries_no_sd(methods):
+    run = methods[1].runs[0]
+    identity = {**run.identity, "experiment": "weak_transfer_uad", "layout": "mscmr"}
+    table = fidelity(
+        [changed(Method("uad", [dataclasses.replace(run, identity=identity)]),
+                 cases=methods[1].cases.assign(label="lv"))]
+    )  # fmt: skip
+    medians = table["quantity"].str.endswith("median")
+    assert medians.any()
+    assert table.loc[medians, "ours_sd"].isna().all()
+    assert table.loc[table["quantity"] == "lv dice mean", "ours_sd"].notna().all()

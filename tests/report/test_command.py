@@ -1,5 +1,7 @@
 """`report`, end to end: rows of several runs to tables, figures and a page."""
 
+import json
+import re
 import shutil
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.commands.report import read_methods
+from cardiac_mtl.errors import UserError
 from cardiac_mtl.report.caveats import caveats
+from cardiac_mtl.report.page import _html
 from cardiac_mtl.report.tables import analysis
 from cardiac_mtl.report.tables.layout import Table, to_latex
 
@@ -193,6 +197,59 @@ def test_a_run_that_did_not_train_to_its_end_is_told(write_run, tmp_path):
     assert told == "mtn_unet: fold 1, seed 0 did not train to its end: interrupted."
 
 
+def test_references_that_differ_are_told(write_run, tmp_path):
+    """Ours are scored on the prepared grid, masks of another tool on that of the files."""
+    for name in ("mtn_uncertainty", "mtn_unet"):
+        write_run(tmp_path / name, name, 0, ["p1"], np.random.default_rng(1))
+    assert caveats(read_methods([tmp_path])) == []
+    path = tmp_path / "mtn_unet/cases.csv"
+    cases = pd.read_csv(path, dtype={"phase": str})
+    cases.loc[:1, "reference_volume_ml"] *= 1.05
+    cases.to_csv(path, index=False)
+    (told,) = caveats(read_methods([tmp_path]))
+    assert told.startswith("mtn_unet and mtn_uncertainty: the references of 2 of 3 structures")
+
+
+def test_phantoms_are_not_taken_for_patients(write_run, tmp_path):
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        write_run(tmp_path / name, name, 0, ["p1"], np.random.default_rng(1), phantom=True)
+    told = [text for text in caveats(read_methods([tmp_path])) if "phantom" in text]
+    assert told == ["The hearts of hearts are phantoms: no number is of a patient."]
+
+
+def test_folds_that_were_not_tested_are_told(write_run, tmp_path):
+    rng = np.random.default_rng(1)
+    for fold in range(2):
+        folder = tmp_path / str(fold)
+        write_run(folder, "mtn_unet", fold, [f"p{fold}"], rng)
+        (folder / "splits.json").write_text(json.dumps({"folds": [{}, {}, {}]}))
+    told = "mtn_unet: 2 of 3 folds were tested; the patients of the others are in no mean."
+    assert told in caveats(read_methods([tmp_path]))
+    for fold in range(2):
+        (tmp_path / f"{fold}/splits.json").write_text(json.dumps({"folds": [{}, {}]}))
+    assert caveats(read_methods([tmp_path])) == []
+    (tmp_path / "0/splits.json").write_text("[")
+    with pytest.raises(UserError, match="unreadable"):
+        read_methods([tmp_path])
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_of_one_patient_there_is_no_interval_and_no_nan(write_run, tmp_path):
+    for name in ("mtn_unet", "mtn_uncertainty"):
+        write_run(tmp_path / name, name, 0, ["p1"], np.random.default_rng(len(name)))
+    assert main(["report", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    shown = {path.stem: path.read_text() for path in (tmp_path / "out/tables").glob("*.md")}
+    assert {"results", "comparisons", "agreement", "areas", "regions"} <= set(shown)
+    assert not [name for name, text in shown.items() if re.search(r"\bnan\b", text)]
+    (volume,) = (
+        line for line in shown["results"].splitlines() if "mtn_unet | myocardium | ED" in line
+    )
+    dice = (
+        read_methods([tmp_path / "mtn_unet"])[0].cases.set_index("cardiac_phase").loc["ED", "dice"]
+    )
+    assert f"| {dice:.3f} |" in volume
+
+
 def test_surface_dice_at_several_tolerances_are_not_compared_without_a_word(write_run, tmp_path):
     rng = np.random.default_rng(1)
     for name in ("mtn_unet", "mtn_uncertainty"):
@@ -224,6 +281,21 @@ def test_no_heading_and_no_caption_breaks_its_table(report):
     frame = pd.DataFrame({"a": ["b"]})
     text = to_latex(Table("calls", "Calls", "5 % of them stand in calls_of.csv.", frame, frame))
     assert r"5 \% of them stand in calls\_of.csv." in text
+
+
+def test_no_line_breaks_within_a_number_or_a_date():
+    cells = ["3.0e-10", "2026-01-01", "-0.5", "nnU-Net", "1.0 ± 0.2 [0.9, 1.1]"]
+    frame = pd.DataFrame({"a": cells})
+    lines = _html(Table("a", "A", "", frame, frame)).splitlines()
+    held = [line.strip() for line in lines if 'class="number"' in line]
+    assert held == [f'<td class="number">{cell}</td>' for cell in cells[:3]]
+
+
+def test_the_page_promises_no_pseudonyms(report):
+    """Names of cases that stand in a table of cases, or are those of files, are taken as they are."""
+    text = (report / "index.html").read_text()
+    assert "see that they are pseudonyms" in text
+    assert "carry pseudonyms" not in text
 
 
 @pytest.mark.usefixtures("undrawn")

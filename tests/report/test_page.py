@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import pairwise
 
 import pytest
 
@@ -89,6 +90,23 @@ def test_text_has_contrast(page):
 def test_the_contrast_check_can_fail(page):
     page.evaluate("document.querySelector('h1').style.color = '#aaa'")
     assert len(page.evaluate(CONTRAST)) == 1
+
+
+def test_headings_skip_no_level(page):
+    levels = page.evaluate("[...document.querySelectorAll('h1,h2,h3,h4')].map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_on_paper_the_gallery_keeps_its_legend_and_loses_its_buttons(page):
+    card = page.locator(".case").first
+    assert card.locator(".play").is_visible()
+    page.emulate_media(media="print")
+    assert card.get_by_text("predicted").is_visible()
+    assert card.get_by_text("reference").is_visible()
+    assert card.locator(".swatch").first.is_visible()
+    for control in ("button", "input"):
+        assert not any(found.is_visible() for found in card.locator(control).all())
 
 
 def test_cines_play_and_stop(page):
