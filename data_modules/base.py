@@ -242,12 +242,12 @@ class CardiacDataModule(Preparation, LightningDataModule):
         """Measure how the masks of the training patients lie, by one volume of each."""
         one_of = measurable(self.cases)
         rows = [one_of[patient] for patient in self.training_patients if patient in one_of]
-        if found := offset_of(self.store, rows, self.labels.get("myocardium", self.muscle)):
+        if found := offset_of(self.store, rows, self.wall):
             return found
         raise UserError(
             "no training patient has a closed ring of myocardium, but on LGE, to measure one by",
             where="data.augmentation.keep_offset",
-            fix="leave it out",
+            fix="give `--data.augmentation.keep_offset false`",
         )
 
     @property

@@ -117,6 +117,12 @@ class CineDataModule(CardiacDataModule):
 
     @property
     @override
+    def wall(self) -> tuple[int, ...]:
+        # without contrast agent an infarct is as dark as muscle: left out, it would pass for blood
+        return () if self.percent_of_roi else (INFARCT, MYOCARDIUM)
+
+    @property
+    @override
     def crop(self) -> str:
         what = "what beats" if self.roi == "variance" else "the myocardium of the reference"
         side = " x ".join(f"{n * self.spacing_mm:.0f}" for n in self.matrix)

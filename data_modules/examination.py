@@ -62,6 +62,7 @@ def examine(
     read_image: ReadImage,
     read_mask: ReadMask,
     labels: Mapping[str, int],
+    wall: Sequence[int],
     measured: Container[str],
     case: Case,
 ) -> Examined:
@@ -71,6 +72,7 @@ def examine(
         read_image: of the data module.
         read_mask: of the data module.
         labels: value of each class.
+        wall: values of the mask between blood and what is outside.
         measured: ids of the cases of which the offset of the mask is measured, which takes longer
             than reading them.
         case: its files.
@@ -110,8 +112,8 @@ def examine(
         if mask is None or "myocardium" not in labels
         else _enclosed(mask == labels["myocardium"]) * volume_ml,
         offset=None
-        if mask is None or "myocardium" not in labels or case.case_id not in measured
-        else mask_offset(voxels.astype(np.float32), mask == labels["myocardium"]),
+        if mask is None or case.case_id not in measured
+        else mask_offset(voxels.astype(np.float32), np.isin(mask, wall)),
         content=sha256(repr(voxels.shape).encode() + voxels.tobytes()).hexdigest(),
         middle=voxels[shown],
         middle_mask=None if mask is None else mask[shown],
@@ -124,12 +126,16 @@ def examine_together(examined: Sequence[Examined]) -> list[Finding]:
 
 
 def examiner(
-    read_image: ReadImage, read_mask: ReadMask, labels: Mapping[str, int], cases: Sequence[Case]
+    read_image: ReadImage,
+    read_mask: ReadMask,
+    labels: Mapping[str, int],
+    wall: Sequence[int],
+    cases: Sequence[Case],
 ) -> Callable[[Case], Examined]:
     """Return `examine` for one data set, ready for several processes."""
     # one volume of each patient tells how masks lie
     measured = frozenset(cases[row].case_id for row in measurable(cases).values())
-    return partial(examine, read_image, read_mask, labels, measured)
+    return partial(examine, read_image, read_mask, labels, wall, measured)
 
 
 def _of_case(odd: Sequence[Finding], case: Case) -> list[Finding]:

@@ -132,11 +132,17 @@ def measurable(cases: Sequence[Case]) -> dict[str, int]:
     }
 
 
-def offset_of(store: PreparedStore, cases: Sequence[int], myocardium: int | None) -> Offset | None:
-    """Return how the masks of some cases of a prepared store lie, each by its first phase."""
+def offset_of(store: PreparedStore, cases: Sequence[int], wall: Sequence[int]) -> Offset | None:
+    """Return how the masks of some cases of a prepared store lie, each by its first phase.
+
+    Args:
+        store: of the cases.
+        cases: rows of the case table.
+        wall: values of the mask between blood and what is outside, infarcts too.
+    """
     measured = []
     for case in cases:
         image, mask = store.gather(store.slices_of([case]))
         still = image if image.ndim == 3 else image[:, 0]
-        measured.append(mask_offset(still.numpy(), mask.numpy() == myocardium))
+        measured.append(mask_offset(still.numpy(), np.isin(mask.numpy(), wall)))
     return typical(measured)

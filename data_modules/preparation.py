@@ -58,6 +58,11 @@ class Preparation:
         """Return the mask of a case with the values of `labels`, its geometry checked."""
 
     @property
+    def wall(self) -> tuple[int, ...]:
+        """Values of a mask between blood and what is outside; none where it does not hold them."""
+        return tuple(value for name, value in self.labels.items() if name == "myocardium")
+
+    @property
     def crop(self) -> str:
         """How the prepared matrix is placed; `audit` and reports print it."""
         return "around the centre of the image"

@@ -74,7 +74,7 @@ def check(data: CardiacDataModule, root: Path) -> tuple[list[Finding], list[Exam
         except UserError as error:
             return [*odd, of_error(error)], []
     check_cases(cases, root, write_down)
-    work = examiner(data.read_image, data.read_mask, data.labels, cases)
+    work = examiner(data.read_image, data.read_mask, data.labels, data.wall, cases)
     examined = list(parallel_map(work, cases, label="checking"))
     found += odd
     found += [finding for one in examined for finding in one.findings]

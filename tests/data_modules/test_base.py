@@ -274,16 +274,16 @@ def test_a_grid_without_pixels_is_refused():
 def test_the_offset_of_training_masks_is_kept_by_augmentation_alone(root, monkeypatch):
     asked = []
 
-    def measured(_, cases, myocardium):
-        asked.append((sorted(cases), myocardium))
+    def measured(_, cases, wall):
+        asked.append((sorted(cases), wall))
         return Offset(0.4, -0.3, (0.1, 0.1), len(cases))
 
     monkeypatch.setattr("data_modules.base.offset_of", measured)
     data = module(root, augmentation=Augmentation(keep_offset=True))
     table = data.case_table
-    ((cases, myocardium),) = asked
+    ((cases, wall),) = asked
     assert sorted(table["patient_id"][cases]) == sorted(data.split.train)
-    assert myocardium == data.labels["myocardium"]
+    assert wall == (data.labels["myocardium"],)
     data.setup("fit")
     assert len(asked) == 1  # once a run
     assert module(root).offset is None
@@ -295,3 +295,4 @@ def test_masks_without_a_ring_have_no_offset_to_keep(root, monkeypatch):
     with pytest.raises(UserError, match="no training patient has a closed ring") as told:
         module(root, augmentation=Augmentation(keep_offset=True))
     assert told.value.where == "data.augmentation.keep_offset"
+    assert "keep_offset false" in told.value.fix  # a preset may have asked for it, not the user

@@ -4,6 +4,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from cardiac_mtl.cli import main
 from data_modules.augment import ON_IMAGE, Augmentation, draw, transform
 from data_modules.cases import Case
-from data_modules.offset import Offset, mask_offset, measurable, typical
+from data_modules.cine import INFARCT, MYOCARDIUM, CineDataModule
+from data_modules.offset import Offset, mask_offset, measurable, offset_of, typical
 
 SIDE = 48
 PIXELS = st.floats(-1.4, 1.4)
@@ -62,6 +65,21 @@ def test_a_wall_that_encloses_nothing_tells_nothing():
     muscle[:, :, : SIDE // 2] = False
     assert mask_offset(image, muscle) is None
     assert mask_offset(np.ones_like(image), hearts()[1]) is not None  # nor does one brightness
+
+
+def test_an_infarct_of_a_cine_is_wall_and_no_blood():
+    """It lies along the blood, on the left of these hearts, and is as dark as the muscle."""
+    place = (0.4, -0.3)
+    image, muscle = hearts(place, noise=0.1)
+    blood = np.stack([ndimage.binary_fill_holes(one) & ~one for one in muscle])
+    along = ndimage.binary_dilation(blood, np.ones((1, 3, 3)), iterations=2)
+    infarct = muscle & along & (np.arange(SIDE) < SIDE // 2)
+    mask = torch.tensor(np.where(infarct, INFARCT, MYOCARDIUM * muscle))
+    frames = torch.tensor(image)[:, None].expand(-1, 3, -1, -1)
+    store = SimpleNamespace(slices_of=lambda _: [0], gather=lambda _: (frames, mask))
+    found = offset_of(store, [0], CineDataModule().wall)
+    assert found is not None
+    assert found.place == pytest.approx(place, abs=0.1)
 
 
 def test_hearts_are_summed_up_by_their_median():
