@@ -128,7 +128,9 @@ def measurable(cases: Sequence[Case]) -> dict[str, int]:
     return {
         case.patient_id: row
         for row, case in reversed(list(enumerate(cases)))
-        if any(case.mask) and not (case.transferred or case.withheld) and case.sequence != "LGE"
+        if any(case.mask)
+        and not (case.transferred or case.withheld)
+        and case.sequence.strip().upper() != "LGE"  # a table may have it in small letters
     }
 
 

@@ -99,11 +99,12 @@ def test_the_first_case_of_a_patient_that_may_be_looked_at_is_measured():
         replace(one, case_id="a_es"),
         Case("b", "b", (path,), ()),
         replace(one, patient_id="c", sequence="LGE"),
+        replace(one, patient_id="c", sequence="lge "),
         replace(one, patient_id="d", withheld=True),
         replace(one, patient_id="e", transferred="C0"),
         replace(one, patient_id="f", sequence="C0"),
     ]
-    assert measurable([one, *others]) == {"a": 0, "f": 6}
+    assert measurable([one, *others]) == {"a": 0, "f": 7}
 
 
 def test_an_offset_is_said_in_words():
