@@ -5,8 +5,8 @@
     cardiac-mtl report kept/mutgan kept/mutgan_generator NEW_RUNS --output report
 
 RUNS are folders of experiments. What is kept can be scored in pairs with runs of another day and
-machine, which a table of means cannot. Folders of this machine are written as DATA and RUNS. An
-experiment that the archive holds already is replaced, the others stay.
+machine, which a table of means cannot. Folders of this machine are written as DATA, CACHE and RUNS.
+An experiment that the archive holds already is replaced, the others stay.
 """
 
 import argparse
@@ -68,8 +68,11 @@ def rows_of(folder: Path) -> dict[str, bytes]:
 def _places(run: Path) -> dict[str, str]:
     """Return the folders of this machine that the files of a run name, the longer ones first."""
     config = read_yaml(run / CONFIG)
-    found = {config["data"]["init_args"]["root"]: "DATA", config["run_root"]: "RUNS"}
-    return {str(place): found[place] for place in sorted(found, key=len, reverse=True)}
+    data = config["data"]["init_args"]
+    found = {data["root"]: "DATA", data["cache_dir"]: "CACHE", config["run_root"]: "RUNS"}
+    # a relative one says nothing of the machine, and may be a word of the files, such as `phantom`
+    whole_paths = [place for place in found if place is not None and Path(place).is_absolute()]
+    return {place: found[place] for place in sorted(whole_paths, key=len, reverse=True)}
 
 
 def _without(content: bytes, places: dict[str, str]) -> bytes:

@@ -47,6 +47,20 @@ def test_what_is_kept_is_enough_for_a_report(runs, tmp_path, monkeypatch):
     assert tables[0] == tables[1]
 
 
+def test_a_relative_folder_is_left_as_it_is(tmp_path):
+    """Its name may be a word of the files, such as that which marks a run on phantoms."""
+    run = tmp_path / "mtn_unet/set/fold0-seed0/1"
+    run.mkdir(parents=True)
+    (run / "cases.csv").write_text("case_id\n")
+    places = "{init_args: {root: phantom, cache_dir: /home/me/cache}}"
+    (run / CONFIG).write_text(f"run_root: runs\ndata: {places}\n")
+    identity = {"phantom": True, "command": "fit --data.cache_dir /home/me/cache"}
+    (run / IDENTITY).write_text(json.dumps(identity))
+    kept = keep.rows_of(tmp_path / "mtn_unet")
+    held = json.loads(kept[f"mtn_unet/set/fold0-seed0/1/{IDENTITY}"])
+    assert held == {"phantom": True, "command": "fit --data.cache_dir CACHE"}
+
+
 def test_rows_of_people_are_not_kept(tmp_path):
     run = tmp_path / "mtn_unet/set/fold0-seed0/1"
     run.mkdir(parents=True)
