@@ -201,7 +201,7 @@ BENCHMARKS = {
     "fused": Benchmark(True, "a loop over the weights", "", _fused),
     "scoring": Benchmark(
         True,
-        "MONAI's metrics",
+        "MONAI's metrics, one volume at a time; ours on all processors",
         "",
         _table(
             ("seconds of MONAI over ours", "monai_over_ours", ""),
@@ -211,7 +211,7 @@ BENCHMARKS = {
     "report": Benchmark(True, "", "", _table(("from rows to the page", "seconds", " s"))),
     "preparation": Benchmark(
         False,
-        "a straight loop of pydicom and SimpleITK",
+        "a straight loop of pydicom and SimpleITK in one process; ours on all processors",
         "",
         _table(
             ("slices a second of ours over the loop's", "ours_over_straight", ""),

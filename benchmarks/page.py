@@ -26,7 +26,8 @@ _HEAD = """# Performance
 
 Made by `python -m benchmarks page` from the files in `benchmarks/results/`; do not edit it. Figures
 with two others in brackets are medians, least and largest of repeats, which take turns with what
-they are compared with. Seconds are those of the machine that is named; ratios vary less.
+they are compared with. Seconds are those of the machine that is named; ratios vary less. A commit
+with a `+` was measured with changes that are not in it.
 """
 
 
@@ -118,7 +119,9 @@ def where(name: str, result: Mapping[str, Any]) -> str:
     ]
     if "rounds" in result:
         facts.append(f"{result['rounds']} repeats")
-    facts += [f"commit {result['git_commit'][:10]}", f"`benchmarks/results/{result['file']}`"]
+    changed = "+" if result["git_commit"].endswith("+") else ""
+    facts.append(f"commit {result['git_commit'][:10]}{changed}")
+    facts.append(f"`benchmarks/results/{result['file']}`")
     return "; ".join(facts) + ":"
 
 

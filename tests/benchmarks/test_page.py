@@ -64,6 +64,11 @@ def test_a_result_is_shown_with_where_it_was_measured():
     assert "What limits now: starting kernels." in text
 
 
+def test_a_commit_that_was_changed_is_marked():
+    text = page({"report": [{"git_commit": "0123456789abcdef+", "file": "report.json"}]})
+    assert "; commit 0123456789+; " in text
+
+
 def test_spreads_are_short():
     assert (
         of_three({"median": 1.04554517, "least": 1.0, "largest": 2.0}, " s") == "1.046 s (1 to 2)"
