@@ -7,17 +7,20 @@ python -m benchmarks page           docs/performance.md from the results files
 python -m benchmarks keep           rows of tested runs on phantoms, for pairs with later ones
 """
 
+import argparse
 import subprocess
 import sys
 from importlib import import_module
 
 from benchmarks.catalogue import BENCHMARKS, summary_of
+from cardiac_mtl.errors import UserError
 
 COMMANDS = {
     "all": "the suite: those marked *",
     "page": "write docs/performance.md",
     "keep": "keep the rows of tested runs on phantoms",
 }
+WITHOUT_OPTIONS = {"all", "page"}
 
 
 def main(words: list[str]) -> int:
@@ -26,12 +29,25 @@ def main(words: list[str]) -> int:
         print(listing())
         return 0
     name, *rest = words
-    if name == "all":
-        return run_suite()
     if name not in {*BENCHMARKS, *COMMANDS}:
         print(f"no benchmark {name!r}\n\n{listing()}", file=sys.stderr)
         return 2
     sys.argv = [f"python -m benchmarks {name}", *rest]
+    if name in WITHOUT_OPTIONS:  # `--help` must not start what takes an hour
+        argparse.ArgumentParser(description=COMMANDS[name]).parse_args()
+    try:
+        return run_suite() if name == "all" else run_one(name)
+    except UserError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+    except OSError as error:
+        if not error.strerror:  # not the system's: of a library
+            raise
+        print(f"{name}: {error.filename or 'disk'}: {error.strerror}", file=sys.stderr)
+    return 2
+
+
+def run_one(name: str) -> int:
+    """Run a benchmark or command in this process."""
     import_module(f"benchmarks.{name}").main()
     return 0
 
@@ -56,7 +72,15 @@ def listing() -> str:
         for name, benchmark in BENCHMARKS.items()
     ]
     others = [f"  {name:<15}   {text}" for name, text in COMMANDS.items()]
-    return "\n".join(["usage: python -m benchmarks NAME [options]", "", *lines, "", *others])
+    return "\n".join(
+        [
+            "usage: python -m benchmarks NAME [options]; NAME --help shows them",
+            "",
+            *lines,
+            "",
+            *others,
+        ]
+    )
 
 
 if __name__ == "__main__":

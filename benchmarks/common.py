@@ -5,12 +5,14 @@ import json
 import os
 import platform
 import re
+import resource
 import shlex
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +42,35 @@ def options_of(description: str | None, *, rounds: bool = True) -> argparse.Argu
         description: docstring of the benchmark.
         rounds: whether it measures time, and so repeats.
     """
+    start()
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if rounds:
-        parser.add_argument("--rounds", type=int, default=LEAST_ROUNDS, help="repeats [5]")
+        parser.add_argument("--rounds", type=positive, default=LEAST_ROUNDS, help="repeats [5]")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results file")
     return parser
+
+
+@cache
+def start() -> dict[str, Any]:
+    """Return commit, versions and time of the first call.
+
+    A checkout may move on while it is measured: what was committed meanwhile was not measured.
+    """
+    facts = provenance()
+    return facts | {"git_commit": commit_of_code(facts["git_commit"])}
+
+
+def positive(word: str) -> int:
+    """Return the number that an option is given, 1 or more.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none; argparse makes a line of that.
+    """
+    if not word.isdecimal() or int(word) < 1:
+        raise argparse.ArgumentTypeError(f"{word!r}; give a whole number, 1 or more")
+    return int(word)
 
 
 def paired(rounds: int, contenders: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
@@ -63,13 +87,16 @@ def timed(words: Sequence[str], log: Path, environment: Mapping[str, str] = os.e
     """Return the seconds of a command in a process of its own, from before it starts to its end.
 
     Raises:
-        SystemExit: it failed; with the end of what it said.
+        SystemExit: it failed, with the end of what it said; or there is no such command.
     """
     with log.open("w", encoding="utf-8") as said:
         started = time.monotonic()
-        done = subprocess.run(  # noqa: S603 - our own interpreter, and the one that was named
-            words, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), check=False
-        )
+        try:
+            done = subprocess.run(  # noqa: S603 - our own interpreter, and the one that was named
+                words, stdout=said, stderr=subprocess.STDOUT, env=dict(environment), check=False
+            )
+        except OSError as error:
+            raise SystemExit(f"{words[0]}: {error.strerror}") from error
         seconds = time.monotonic() - started
     if done.returncode:
         end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
@@ -90,6 +117,20 @@ def spread(values: Sequence[float], digits: int = 3) -> dict[str, float]:
 def ratios(over: list[float], under: list[float]) -> dict[str, float]:
     """Return the median and the spread of the ratio of two contenders, round by round."""
     return spread([a / b for a, b in zip(over, under, strict=True)], digits=4)
+
+
+def largest_resident() -> int:
+    """Return the most bytes of memory that this process has held.
+
+    Not by `getrusage` where Linux has better: it says no less than what the process held that
+    started this one.
+    """
+    status = Path("/proc/self/status")
+    text = status.read_text(encoding="utf-8") if status.is_file() else ""
+    if found := re.search(r"^VmHWM:\s*(\d+) kB$", text, re.MULTILINE):
+        return 1024 * int(found[1])
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most
 
 
 def machine() -> dict[str, Any]:
@@ -153,7 +194,7 @@ def write(
         options: of the command, with `results`, and `rounds` where it has some.
         variant: of one benchmark, such as the experiment.
     """
-    facts, described = provenance(), machine()
+    facts, described = start(), machine()
     kept = {
         "benchmark": name,
         "command": command_of(name, sys.argv[1:]),
@@ -173,13 +214,38 @@ def write(
     return path
 
 
+def commit_of_code(commit: str) -> str:
+    """Return a commit, marked `+` only where more was changed than figures.
+
+    The suite itself writes those: after its first results file no checkout is as it was committed.
+
+    Args:
+        commit: of the checkout, with `+` where anything was changed.
+    """
+    if not commit.endswith("+"):
+        return commit
+    git = ["git", "-C", str(RESULTS.parents[1]), "diff", "--quiet", "HEAD", "--", "."]
+    figures = [":(exclude)benchmarks/results", ":(exclude)docs/performance.md"]
+    changed = subprocess.run([*git, *figures], check=False).returncode  # noqa: S603
+    return commit if changed else commit.rstrip("+")
+
+
 def command_of(name: str, words: Sequence[str]) -> str:
     """Return the command that was given, without places of this machine.
 
     Examples:
-        >>> command_of("preparation", ["/data/LVSC", "--rounds", "5", "--results", "/tmp/x"])
+        >>> command_of("preparation", ["/my data/LVSC/", "--rounds", "5", "--results", "/tmp/x y"])
         'python -m benchmarks preparation LVSC --rounds 5'
+        >>> command_of("real_hearts", ["runs/all/mtn", "--data=../hearts"])
+        'python -m benchmarks real_hearts mtn --data=hearts'
+        >>> command_of("training", ["--experiment", "mtn_unet+presets/debug+/tmp/mine.yaml"])
+        'python -m benchmarks training --experiment mtn_unet+debug+mine.yaml'
     """
-    given = shlex.join(words)
-    given = re.sub(r"\s*--results[ =]\S+", "", given)
-    return f"python -m benchmarks {name} {re.sub(r'/[^ ]*/', '', given)}".strip()
+    given, left = [], iter(words)
+    for word in left:
+        if word == "--results":
+            next(left, None)
+        elif not word.startswith("--results="):
+            # what comes before the last part of each path: an option may name several, joined by +
+            given.append(re.sub(r"[^=+]*/(?=[^=+/])", "", word).rstrip("/"))
+    return shlex.join(["python", "-m", "benchmarks", name, *given])

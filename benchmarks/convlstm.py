@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from benchmarks.common import options_of, paired, ratios, write
+from benchmarks.common import options_of, paired, positive, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.networks.convlstm import ConvLSTM, State
 from cardiac_mtl.networks.sfen import Generator, JointOutputs
@@ -59,7 +59,7 @@ class PlainConvLSTM(nn.Module):
 def main() -> None:
     """Measure, compare and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--width", type=positive, default=16)
     options = parser.parse_args()
     keep_freed_memory()
     torch.manual_seed(0)

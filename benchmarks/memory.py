@@ -21,8 +21,16 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from benchmarks.common import options_of, write
-from benchmarks.steps import SETTINGS, EachStep, as_published, narrow, paper_and_batch, train
+from benchmarks.common import largest_resident, options_of, write
+from benchmarks.steps import (
+    SETTINGS,
+    EachStep,
+    as_published,
+    narrow,
+    paper_and_batch,
+    refuse_unknown,
+    train,
+)
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
@@ -39,6 +47,7 @@ def main() -> None:
     parser = options_of(__doc__, rounds=False)
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS))
     options = parser.parse_args()
+    refuse_unknown(options.settings)
     rows = []
     for setting in options.settings:
         row = {"setting": setting, **in_process("peak", setting), **in_process("growth", setting)}
@@ -58,7 +67,7 @@ def peak(setting: str) -> None:
     """Print the peak of two steps."""
     _begin()
     batch = _trained(as_published(setting), 2, [])
-    found: dict[str, Any] = {"batch": list(batch), "peak_mib": _largest_resident()}
+    found: dict[str, Any] = {"batch": list(batch), "peak_mib": round(largest_resident() / _MIB)}
     if torch.cuda.is_available():
         found["cuda_peak_mib"] = round(torch.cuda.max_memory_allocated() / _MIB)
     print(json.dumps(found))
@@ -111,8 +120,3 @@ def _trained(config: Mapping[str, Any], steps: int, callbacks: list[EachStep]) -
     precision = suited_precision(configured, "auto")
     train(paper, batch, steps, callbacks, accelerator="auto", devices=1, precision=precision)
     return batch["image"].shape
-
-
-def _largest_resident() -> int:
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(kib / 1024 if sys.platform == "linux" else kib / _MIB)

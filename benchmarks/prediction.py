@@ -31,7 +31,7 @@ from typing import NamedTuple
 import nibabel as nib
 import numpy as np
 
-from benchmarks.common import OURS, options_of, paired, ratios, spread, timed, write
+from benchmarks.common import OURS, options_of, paired, positive, ratios, spread, timed, write
 from benchmarks.nnunet import NNUNet, channel_of, lay_out
 from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.contracts import CineStudy
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--nnunet", type=Path, required=True, metavar="BIN")
     parser.add_argument("--experiment", default="mtn_uncertainty")
     parser.add_argument("--precision", default="bf16-mixed", choices=["bf16-mixed", "32-true"])
-    parser.add_argument("--phases", type=int, default=25)
+    parser.add_argument("--phases", type=positive, default=25)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -92,7 +92,7 @@ def main() -> None:
             "nnunet": theirs.described,
         },
         options,
-        variant=f"{options.experiment}+{options.precision}",
+        variant=f"{options.experiment}+{ours.described['precision']}",
     )
 
 

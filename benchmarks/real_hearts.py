@@ -47,12 +47,16 @@ def main() -> None:
     options = parser.parse_args()
     found = (path.parent for path in options.runs.rglob(IDENTITY))
     runs = sorted(run for run in found if (run / "cases.csv").exists())
+    if not runs:
+        raise SystemExit(f"{options.runs}: no tested run")
     identities = [read_identity(run) for run in runs]
-    assert len({one["split_sha256"] for one in identities}) == 1, "folds of different splits"
+    if len({(one["experiment"], one["split_sha256"]) for one in identities}) > 1:
+        raise SystemExit(f"{options.runs}: runs of several experiments, or of several splits")
     cases = [pd.read_csv(run / "cases.csv", keep_default_na=True) for run in runs]
     slices = pd.concat([pd.read_csv(run / "slices.csv") for run in runs])
     pooled = pd.concat(cases)
-    assert not pooled["patient_id"].duplicated().any(), "a patient was tested twice"
+    if pooled["patient_id"].duplicated().any():
+        raise SystemExit(f"{options.runs}: a patient was tested twice; give one run a fold")
     table = summary(pooled, slices)
     print(to_text(table))
     native = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from benchmarks.common import options_of, spread, write
+from benchmarks.common import options_of, positive, spread, write
 from cardiac_mtl.cli import main as cardiac_mtl
 from cardiac_mtl.evaluation.function import PATIENT_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, MEASURES, SLICE_COLUMNS
@@ -25,7 +25,7 @@ PATIENTS, SLICES, FOLDS = 97, 12, 5
 def main() -> None:
     """Measure and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--volumes", type=int, default=2191)
+    parser.add_argument("--volumes", type=positive, default=2191)
     options = parser.parse_args()
     measured = []
     with tempfile.TemporaryDirectory() as folder:

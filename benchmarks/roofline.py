@@ -8,8 +8,7 @@ that of the trainer, with optimisers and clipping, on a batch of noise; no files
 Operations: torch's counter, of convolutions and matrix products, and LSTMs, which it does not know;
 not counted is what goes element by element: activations, norms, pooling, losses, optimisers.
 Bytes: the inputs, weights and outputs of just these products, each read or written once: the least
-that is moved if everything between two products were done on the way. Parameters of a step: read,
-and their gradients, once more by the optimiser, and written.
+that is moved if everything between two products were done on the way, and the optimiser's step too.
 
 Ceilings, measured in the same run: a product of two square matrices in either precision, and the
 copy of a tensor that no cache holds. The floor of a step is the longer of operations over the one
@@ -31,7 +30,14 @@ from typing_extensions import Self, override
 
 from benchmarks.census import Census
 from benchmarks.common import options_of, spread, write
-from benchmarks.steps import SETTINGS, EachStep, as_published, paper_and_batch, train
+from benchmarks.steps import (
+    SETTINGS,
+    EachStep,
+    as_published,
+    paper_and_batch,
+    refuse_unknown,
+    train,
+)
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
@@ -42,6 +48,8 @@ GEMM_SIDE = {"cpu": 2048, "cuda": 8192}
 COPIED_MIB = {"cpu": 256, "cuda": 4096}
 """Several times what the caches of the device hold."""
 Shape = Sequence[int]
+_TYPES = {"32-true": torch.float32, "bf16-mixed": torch.bfloat16}
+"""Precisions that have a ceiling."""
 OVERHEAD = 2.0
 """Times its floor, from where on neither ceiling explains a time."""
 
@@ -54,15 +62,19 @@ def main() -> None:
         nargs="+",
         help="[on a CPU those that suit one: a published step takes minutes]",
     )
-    parser.add_argument("--precision", help="of all steps; that of the overlay without it")
+    parser.add_argument(
+        "--precision", choices=_TYPES, help="of all steps; that of the overlay without it"
+    )
     options = parser.parse_args()
     quiet_libraries()
     keep_freed_memory()
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    suited = [name for name in SETTINGS if device == "cuda" or "+" in name]
+    settings = options.settings or suited
+    refuse_unknown(settings)
     measured = ceilings(device, options.rounds)
     rows = []
-    suited = [name for name in SETTINGS if device == "cuda" or "+" in name]
-    for setting in options.settings or suited:
+    for setting in settings:
         rows += rows_of(setting, device, options.rounds, options.precision, measured)
         print(*(summary(row) for row in rows[-2:]), sep="\n", flush=True)
     worst = min(rows, key=lambda row: row["achieved"])
@@ -82,7 +94,7 @@ def ceilings(device: str, rounds: int) -> dict[str, float]:
     """Return what the machine reaches: FLOP/s of products, bytes/s of a copy; the best of some."""
     side, count = GEMM_SIDE[device], COPIED_MIB[device] * 2**20 // 4
     found = {}
-    for name, dtype in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
+    for name, dtype in _TYPES.items():
         matrix = torch.randn(side, side, device=device, dtype=dtype)
         found[name] = 2 * side**3 / least_seconds(lambda m=matrix: m @ m, rounds)  # type: ignore[misc]
     source = torch.ones(count, device=device)

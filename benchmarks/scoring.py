@@ -28,7 +28,7 @@ from monai.metrics import (
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from benchmarks.common import options_of, paired, ratios, write
+from benchmarks.common import options_of, paired, positive, ratios, write
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case
 from cardiac_mtl.evaluation.states import score_masks
@@ -50,8 +50,8 @@ class Pair(NamedTuple):
 def main() -> None:
     """Measure, compare and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--volumes", type=int, default=2191)
-    parser.add_argument("--sample", type=int, default=150)
+    parser.add_argument("--volumes", type=positive, default=2191)
+    parser.add_argument("--sample", type=positive, default=150)
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     pairs = list(parallel_map(make_pair, range(options.volumes), label="making volumes"))

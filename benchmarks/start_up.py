@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.common import options_of, paired, spread, write
+from benchmarks.common import options_of, paired, positive, spread, write
 from cardiac_mtl.phantom_files import write_cohort
 
 _COMMAND = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -38,7 +38,7 @@ sys.exit(main(sys.argv[2:]))
 def main() -> None:
     """Measure and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--patients", type=int, default=10)
+    parser.add_argument("--patients", type=positive, default=10)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
@@ -75,4 +75,7 @@ def first_step(root: Path) -> float:
 
 def run(code: str, *words: str) -> None:
     """Run Python code in a process of its own."""
-    subprocess.run([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL, check=True)  # noqa: S603 - our own interpreter
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, check=False)  # noqa: S603 - our own
+    if done.returncode:
+        raise SystemExit(f"cardiac-mtl ended with {done.returncode}")

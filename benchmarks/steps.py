@@ -101,6 +101,16 @@ def configuration(setting: str, **model: Any) -> dict[str, Any]:  # noqa: ANN401
     return merged
 
 
+def refuse_unknown(settings: Sequence[str]) -> None:
+    """Refuse settings that nobody knows before any is measured: all are written at the end.
+
+    Raises:
+        UserError: one is misspelt.
+    """
+    for setting in settings:
+        configuration(setting)
+
+
 def as_published(setting: str) -> dict[str, Any]:
     """Return a setting whose first step is that of most of its training.
 

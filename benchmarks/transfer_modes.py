@@ -18,7 +18,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from benchmarks.common import options_of, write
+from benchmarks.common import options_of, positive, write
 from cardiac_mtl.contracts import UNLABELLED, SequenceStudy
 from cardiac_mtl.metrics.overlap import dice
 from cardiac_mtl.metrics.statistics import bootstrap_mean
@@ -46,8 +46,8 @@ class Carried(NamedTuple):
 def main() -> None:
     """Measure, print and write."""
     parser = options_of(__doc__, rounds=False)
-    parser.add_argument("--patients", type=int, default=12)
-    parser.add_argument("--scale", type=int, default=2)
+    parser.add_argument("--patients", type=positive, default=12)
+    parser.add_argument("--scale", type=positive, default=2)
     parser.add_argument("--shifts", type=float, nargs="+", default=[0.0, 2.0, 5.0, 10.0])
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
