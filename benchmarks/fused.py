@@ -12,11 +12,12 @@ from typing import Any
 from lightning import LightningModule, Trainer
 from typing_extensions import override
 
-from benchmarks.common import options_of, paired, ratios, spread, write
+from benchmarks.common import options_of, paired, positive, ratios, spread, write
 from benchmarks.steps import SETTINGS, EachStep, as_published, paper_and_batch, train
 from cardiac_mtl.console import quiet_libraries
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.memory import keep_freed_memory
+from cardiac_mtl.training.precision import suited_precision
 
 _WARM_UP = 2
 """Steps in which kernels are chosen and memory is taken."""
@@ -51,7 +52,7 @@ class TimeSteps(EachStep):
 def main() -> None:
     """Measure and write."""
     parser = options_of(__doc__)
-    parser.add_argument("--steps", type=int, default=10, help="of a round [10]")
+    parser.add_argument("--steps", type=positive, default=10, help="of a round [10]")
     options = parser.parse_args()
     keep_freed_memory()
     quiet_libraries()
@@ -79,6 +80,7 @@ def step(setting: str, steps: int, *, fused: bool) -> float:
     config = as_published(setting)
     paper, batch = paper_and_batch(config)
     timing = TimeSteps(fused=fused)
-    precision = config.get("trainer", {}).get("precision", "32-true")
+    configured = config.get("trainer", {}).get("precision", "32-true")
+    precision = suited_precision(configured, "cpu")
     train(paper, batch, steps + _WARM_UP, [timing], accelerator="cpu", precision=precision)
     return statistics.median(timing.seconds[_WARM_UP:])

@@ -6,7 +6,7 @@ Both start from the same 192 x 192 slices, resampled and z-scored once and kept 
 MONAI's cache), and give batches of 16 with a random rotation of up to 180 degrees and translation
 of up to half the image: ours from the store and in batched tensor operations, MONAI's by
 `RandAffined` in a DataLoader with two workers. Both end with images and masks; the area targets
-that ours adds are left out. Epochs take turns.
+that ours adds are left out. Epochs take turns, after one of each that starts processes.
 """
 
 import math
@@ -20,7 +20,7 @@ import torch
 from monai.data import CacheDataset, DataLoader
 from monai.transforms import Compose, EnsureTyped, NormalizeIntensityd, RandAffined
 
-from benchmarks.common import options_of, paired, ratios, write
+from benchmarks.common import options_of, paired, positive, ratios, write
 from cardiac_mtl.memory import keep_freed_memory
 from cardiac_mtl.phantom_files import write_cohort
 from data_modules.augment import Augmentation, transform
@@ -32,8 +32,8 @@ BATCH, SIZE = 16, 192
 def main() -> None:
     """Measure and write the ratio."""
     parser = options_of(__doc__)
-    parser.add_argument("--patients", type=int, default=12)
-    parser.add_argument("--phases", type=int, default=8)
+    parser.add_argument("--patients", type=positive, default=12)
+    parser.add_argument("--phases", type=positive, default=8)
     options = parser.parse_args()
     keep_freed_memory()  # as `fit` does; MONAI's workers inherit it
     with tempfile.TemporaryDirectory() as folder:
@@ -42,6 +42,8 @@ def main() -> None:
         ours = our_module(root, Path(folder) / "cache")
         theirs = monai_loader(ours)
         count = len(ours.train_dataloader().dataset)  # type: ignore[arg-type]
+        our_epoch(ours)
+        epoch(theirs)  # the first one starts its workers, which stay
         measured = paired(
             options.rounds,
             {"ours": lambda: our_epoch(ours) / count, "monai": lambda: epoch(theirs) / count},

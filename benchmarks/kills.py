@@ -8,17 +8,18 @@ weights, optimiser state and metrics.csv, bit for bit; files that were left half
 that each kill cost.
 """
 
+import itertools
 import json
 import random
+import signal
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 
-from benchmarks.common import options_of, write
+from benchmarks.common import OURS, options_of, positive, write
 from cardiac_mtl.phantom_files import write_cohort
 from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS
 
@@ -26,33 +27,33 @@ from cardiac_mtl.runs import BEST, IDENTITY, LAST, METRICS
 def main() -> None:
     """Measure and write."""
     parser = options_of(__doc__, rounds=False)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--kills", type=positive, default=20)
+    parser.add_argument("--epochs", type=positive, default=6)
     options = parser.parse_args()
     chance = random.Random(0)  # noqa: S311 - not for secrets
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         write_cohort("manifest", root / "hearts", patients=6, phases=2, seed=0)
         started = time.monotonic()
-        fit(root, "straight", options.epochs).wait()
+        if status := fit(root, "straight", options.epochs).wait():
+            raise SystemExit(f"the straight run ended with {status}")
         straight, duration = outcome(root / "straight"), time.monotonic() - started
         same, halves, resumed, moments = 0, 0, [], []
-        for number in range(options.kills):
-            moments.append(round(chance.uniform(0.2, 0.95) * duration, 2))
-            place = f"killed{number}"
-            process = fit(root, place, options.epochs)
-            try:
-                process.wait(moments[-1])
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        numbers = itertools.count()
+        while len(moments) < options.kills:
+            moment = round(chance.uniform(0.2, 0.95) * duration, 2)
+            place = f"killed{next(numbers)}"
+            if not killed(fit(root, place, options.epochs), moment):
+                print(f"it ended within {moment} s, before it was killed: another one")
+                continue
+            moments.append(moment)
             unread = unreadable(root / place)
             again = fit(root, place, options.epochs)
             again.wait()
             halves += unread
             same += again.returncode == 0 and equal(outcome(root / place), straight)
             resumed.append(after(root / place))
-            print(f"kill {number + 1} at {moments[-1]} s: went on after epoch {resumed[-1]}")
+            print(f"kill {len(moments)} at {moment} s: went on after epoch {resumed[-1]}")
     write(
         "kills",
         {
@@ -77,9 +78,17 @@ def fit(root: Path, place: str, epochs: int) -> subprocess.Popen[bytes]:
         "--trainer.limit_train_batches", "1.0", "--trainer.accelerator", "cpu",
         "--trainer.max_epochs", str(epochs), "--run_root", str(root / place),
     ]  # fmt: skip
-    code = "import sys; from cardiac_mtl.cli import main; sys.exit(main(sys.argv[1:]))"
     quiet = subprocess.DEVNULL
-    return subprocess.Popen([sys.executable, "-c", code, *words], stdout=quiet, stderr=quiet)  # noqa: S603
+    return subprocess.Popen([*OURS, *words], stdout=quiet, stderr=quiet)  # noqa: S603
+
+
+def killed(process: subprocess.Popen[bytes], moment: float) -> bool:
+    """Kill a process after some seconds; say whether it was still there to be killed."""
+    try:
+        process.wait(moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+    return process.wait() == -signal.SIGKILL
 
 
 def outcome(run_root: Path) -> tuple[object, object, str]:

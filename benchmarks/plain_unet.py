@@ -3,9 +3,10 @@
     python -m benchmarks plain_unet --data SUNNYBROOK [--seconds 300]
 
 For each fold MONAI's `BasicUNet` (Dice and cross-entropy, Adam 1e-3, cosine, random quarter turns
-and mirrors, batch 16) is trained on all patients outside the test part for a fixed time, and its
-last weights are scored on the test part: volume Dice on the files' own grid. Only folds and reader
-are ours, so that the figures of `real_hearts.py` can be compared with what anybody would write.
+and mirrors, batch 16, bf16 where the processor has it) is trained on all patients outside the test
+part for a fixed time, and its last weights are scored on the test part: volume Dice on the files'
+own grid. Only folds and reader are ours, so that the figures of `real_hearts.py` can be compared
+with what anybody would write.
 """
 
 import math
@@ -20,6 +21,7 @@ from monai.networks.nets import BasicUNet
 from torch import Tensor
 
 from benchmarks.common import options_of, write
+from cardiac_mtl.training.precision import native_bf16
 from data_modules.cases import Case
 from data_modules.manifest import ManifestDataModule
 from data_modules.readers import read_volume
@@ -78,7 +80,7 @@ def _train(volumes: list[Volume], seconds: float) -> BasicUNet:
         image, mask = (torch.rot90(x[chosen], turns, (2, 3)) for x in (images, masks))
         if mirror:
             image, mask = image.flip(3), mask.flip(3)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
             logits = network(image)
         optimizer.zero_grad()
         loss(logits.float(), mask).backward()

@@ -3,7 +3,7 @@
     python -m benchmarks scaling [--rounds 5]
 
 Measured here: seconds of a training step of MTN as the paper has it (width 64, 192 x 192, batch
-16) and of its input, floating-point operations (torch's counter), bytes that processes sum up a
+16), floating-point operations (torch's counter), bytes that processes sum up a
 step, and seconds of a step in one process and in two that share a global batch (gloo, a thread
 each). Computed: the efficiency at 8, 64 and 512 GPUs, for hardware that is named in the result.
 """

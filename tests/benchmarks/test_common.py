@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import common, real_hearts
+from benchmarks import common, fused, kills, real_hearts
+
+NOTHING = [sys.executable, "-c", ""]
+FOR_EVER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
 @pytest.fixture(autouse=True)
@@ -117,3 +120,22 @@ def test_memory_is_that_of_the_process_and_not_of_the_one_that_started_it():
         cwd=common.RESULTS.parents[1],
     ).stdout  # fmt: skip
     assert 10e6 < int(said) < ballast.nbytes
+
+
+def test_only_what_was_still_there_was_killed():
+    assert not kills.killed(subprocess.Popen(NOTHING), 60)
+    assert kills.killed(subprocess.Popen(FOR_EVER), 0.1)
+
+
+def test_fused_and_not_are_compared_in_the_precision_of_fit(monkeypatch):
+    asked = []
+
+    def train(_paper, _batch, steps, callbacks, **settings):
+        asked.append(settings["precision"])
+        callbacks[0].seconds += [1.0] * steps
+
+    monkeypatch.setattr(fused, "train", train)
+    monkeypatch.setattr(fused, "paper_and_batch", lambda _: (None, None))
+    monkeypatch.setattr("cardiac_mtl.training.precision.native_bf16", lambda: False)
+    assert fused.step("mtn_uncertainty+cpu_small", 3, fused=True) == 1.0
+    assert asked == ["32-true"]
