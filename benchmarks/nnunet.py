@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from benchmarks.common import timed
+from benchmarks.common import machine, timed
 
 NAME = "Dataset001_hearts"
 TRAINER = Path(__file__).with_name("nnunet_trainer.py")
@@ -70,6 +71,22 @@ def lay_out(raw: Path, names: Sequence[str]) -> list[tuple[Path, Path]]:
     }
     (raw / "dataset.json").write_text(json.dumps(described), encoding="utf-8")
     return [(raw / "imagesTr" / channel_of(n), raw / "labelsTr" / f"{n}.nii.gz") for n in names]
+
+
+def check_comparable(facts: Mapping[str, Any]) -> None:
+    """Refuse what a curve says of its training where ours cannot be compared with it.
+
+    Args:
+        facts: of the curve; what it does not say is not asked for.
+
+    Raises:
+        SystemExit: it was trained elsewhere, or the training was stopped.
+    """
+    here = machine()
+    if facts.get("machine", here) != here:
+        raise SystemExit("nnU-Net's curve is of another machine or other threads: train it here")
+    if "epochs" in facts and "mirrored_dice" not in facts:  # its first fact, and its last
+        raise SystemExit("nnU-Net's curve is of a training that was stopped: train it again")
 
 
 def channel_of(name: str) -> str:

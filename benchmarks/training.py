@@ -25,8 +25,9 @@ a CPU. Both have the threads that torch takes here (`OMP_NUM_THREADS`); nnU-Net'
 as there are cores unless `nnUNet_n_proc_DA` says otherwise, come on top of them.
 
 The two sides can be measured one after the other, each on a quiet machine: `--only nnunet` with
-`--nnunet-curve FILE` writes FILE alone; FILE without `--nnunet` is read. It has a line of JSON for
-each score, with `epoch`, `seconds`, `mean` and `cases`; other lines hold facts, such as `threads`.
+`--nnunet-curve FILE` writes FILE alone; FILE without `--nnunet` is read, and refused where it says
+that it is of another machine or was stopped. It has a line of JSON for each score, with `epoch`,
+`seconds`, `mean` and `cases`; other lines hold facts, such as `threads`.
 """
 
 import argparse
@@ -42,8 +43,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from typing_extensions import override
 
-from benchmarks.common import OURS, options_of, timed, write
-from benchmarks.nnunet import NNUNet, lay_out
+from benchmarks.common import OURS, machine, options_of, positive, timed, write
+from benchmarks.nnunet import NNUNet, check_comparable, lay_out
 from cardiac_mtl.contracts import Batch
 from cardiac_mtl.evaluation.collect import CaseCollector
 from cardiac_mtl.metrics.overlap import dice
@@ -98,6 +99,7 @@ def main() -> None:
             theirs = read_curve(options.nnunet_curve)
         if theirs is not None:
             check_cases(theirs, data)
+            check_comparable(theirs.facts)
         if options.only == "nnunet":
             return
         ours = train_ours(root / "ours", options.experiment, data)
@@ -115,7 +117,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--only", choices=["ours", "nnunet"])
     parser.add_argument("--experiment", default="mtn_uncertainty+cpu_small")
     parser.add_argument("--fold", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=10, help="of nnU-Net [10]")
+    parser.add_argument("--epochs", type=positive, default=10, help="of nnU-Net [10]")
     options = parser.parse_args()
     if options.only == "ours":
         options.nnunet = options.nnunet_curve = None
@@ -242,6 +244,7 @@ def train_nnunet(
     test, split = cases_of(data, data.split.test), nnunet.prepared / "splits_final.json"
     train = cases_of(data, (*data.split.train, *data.split.val))
     split.write_text(json.dumps([{"train": train, "val": test}]), encoding="utf-8")
+    add_line(curve, machine=machine())
     print(f"nnU-Net trains: {curve.absolute()}", flush=True)
     nnunet.trainer("train", str(curve.absolute()), str(epochs), str(iterations))
 

@@ -15,7 +15,8 @@ from lightning.pytorch.callbacks import EMAWeightAveraging
 
 from benchmarks import training
 from benchmarks.catalogue import BENCHMARKS
-from benchmarks.common import write
+from benchmarks.common import machine, write
+from benchmarks.nnunet import check_comparable
 from benchmarks.steps import configuration
 from benchmarks.training import Curve, Point, TestCurve, at, compared, read_curve
 from cardiac_mtl.configuration import build
@@ -141,6 +142,17 @@ def test_a_curve_of_another_fold_is_refused(hearts):
     training.check_cases(Curve([], frozenset(test), {}), data)
     with pytest.raises(SystemExit, match=f"not the test cases of fold 0: {test[0]}"):
         training.check_cases(Curve([], frozenset(test[1:]), {}), data)
+
+
+def test_a_curve_of_another_machine_or_of_half_a_training_is_refused():
+    begun = {"machine": machine(), "epochs": 3}
+    ended = begun | {"mirrored_dice": 0.8}
+    check_comparable(json.loads(json.dumps(ended)))
+    check_comparable({"threads": 2})
+    with pytest.raises(SystemExit, match="of another machine"):
+        check_comparable(ended | {"machine": machine() | {"cores": 999}})
+    with pytest.raises(SystemExit, match="that was stopped"):
+        check_comparable(begun)
 
 
 def test_nnunet_is_given_every_voxel_and_the_myocardium(hearts, tmp_path):
