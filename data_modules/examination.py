@@ -26,6 +26,10 @@ _LEAST_HEARTS = 5
 """Patients whose masks lie alike before that is said."""
 _LEAST_OFFSET, _SURE = 0.1, 4.0
 """Pixels, and standard errors, over which it is."""
+_LEAST_SLICES = 6
+"""Of a volume that holds the whole heart."""
+_ADULT_WALL_ML = (40.0, 330.0)
+"""Between these lies the median myocardium of any group of adults, hypertrophy and all."""
 
 ReadImage = Callable[[Case], sitk.Image]
 """How a data module reads the image of a case."""
@@ -47,6 +51,8 @@ class Examined:
     """Least and largest."""
     label_ml: Mapping[str, float] = field(default_factory=dict)
     """Volume of each class."""
+    wall_ml: float = np.nan
+    """Volume of the myocardium, infarcts and all."""
     cavity_ml: float = np.nan
     """What the myocardium encloses, slice by slice."""
     content: str = ""
@@ -108,6 +114,7 @@ def examine(
         label_ml={}
         if mask is None
         else {name: int((mask == value).sum()) * volume_ml for name, value in labels.items()},
+        wall_ml=np.nan if mask is None else int(np.isin(mask, wall).sum()) * volume_ml,
         cavity_ml=np.nan
         if mask is None or "myocardium" not in labels
         else _enclosed(mask == labels["myocardium"]) * volume_ml,
@@ -121,8 +128,13 @@ def examine(
 
 
 def examine_together(examined: Sequence[Examined]) -> list[Finding]:
-    """Compare cases: one image under two patients, ED smaller than ES, masks off their images."""
-    return [*_shared_images(examined), *_ed_and_es(examined), *_off_the_images(examined)]
+    """Compare cases: one image under two patients, ED smaller than ES, masks off, wrong sizes."""
+    return [
+        *_shared_images(examined),
+        *_ed_and_es(examined),
+        *_off_the_images(examined),
+        *_of_no_adults(examined),
+    ]
 
 
 def examiner(
@@ -237,3 +249,19 @@ def _off_the_images(examined: Sequence[Examined]) -> list[Finding]:
     )
     folder = next(file for file in masked[0].case.mask if file).parent
     return [Finding("warning", "mask_offset", "", str(folder), message)]
+
+
+def _of_no_adults(examined: Sequence[Examined]) -> list[Finding]:
+    """Find hearts of a size that adults do not have, as where images lost pixels and kept mm."""
+    whole = [one for one in examined if one.wall_ml > 0 and one.size[2] >= _LEAST_SLICES]
+    walls = list({one.case.patient_id: one.wall_ml for one in whole}.values())
+    least, most = _ADULT_WALL_ML
+    if len(walls) < _LEAST_HEARTS or least <= (median := float(np.median(walls))) <= most:
+        return []
+    message = (
+        f"the myocardium has {median:.0f} ml (median of {len(walls)} patients), where that of "
+        "adults has 50 to 250: of other hearts than theirs this is nothing; else the spacing in "
+        "the files is not that of the pixels, and no mm, mm2 or ml can be trusted"
+    )
+    folder = next(file for file in whole[0].case.mask if file).parent
+    return [Finding("warning", "heart_size", "", str(folder), message)]
