@@ -44,10 +44,12 @@ class Offset(NamedTuple):
     def __str__(self) -> str:
         """Return it as people say it."""
         side, end = "right" if self.column > 0 else "left", "below" if self.row > 0 else "above"
-        return (
-            f"{abs(self.column):.2f} ± {self.error[0]:.2f} pixels to the {side} of the images and "
-            f"{abs(self.row):.2f} ± {self.error[1]:.2f} {end} ({self.hearts} patients)"
+        across, down = (
+            f"{abs(place):.2f}" + f" ± {error:.2f}" * (self.hearts > 1)
+            for place, error in zip(self.place, self.error, strict=True)
         )
+        patients = "1 patient" if self.hearts == 1 else f"{self.hearts} patients"
+        return f"{across} pixels to the {side} of the images and {down} {end} ({patients})"
 
 
 def mask_offset(

@@ -114,6 +114,11 @@ def test_an_offset_is_said_in_words():
     )
 
 
+def test_one_patient_has_no_error_to_tell():
+    found = typical([(0.4, -0.3)])
+    assert str(found) == "0.40 pixels to the right of the images and 0.30 above (1 patient)"
+
+
 @pytest.mark.parametrize(("kept", "expected"), [(True, (0.6, -0.2)), (False, (0.0, 0.0))])
 def test_masks_lie_beside_turned_images_as_beside_their_own_where_that_is_kept(kept, expected):
     place, count = (0.6, -0.2), 60
