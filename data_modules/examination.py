@@ -263,5 +263,5 @@ def _of_no_adults(examined: Sequence[Examined]) -> list[Finding]:
         "adults has 50 to 250: of other hearts than theirs this is nothing; else the spacing in "
         "the files is not that of the pixels, and no mm, mm2 or ml can be trusted"
     )
-    folder = next(file for file in whole[0].case.mask if file).parent
+    folder = whole[0].case.image[0].parent
     return [Finding("warning", "heart_size", "", str(folder), message)]

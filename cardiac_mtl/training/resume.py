@@ -172,7 +172,7 @@ class SeedSteps(Callback):
         stream = np.random.SeedSequence(place)
         seed = int(stream.generate_state(1, np.uint64)[0] >> np.uint64(1))
         if pl_module.device.type == "cpu":
-            # `torch.manual_seed` spends over a millisecond on kinds of devices that are not there
+            # `torch.manual_seed` asks other kinds of devices too, a hundred times as long
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)
