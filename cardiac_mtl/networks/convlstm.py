@@ -123,11 +123,13 @@ class Recurrence(torch.autograd.Function):
             strict=True,
         ):
             mixed = F.conv2d(seen, kernel, bias, padding=kernel.shape[-1] // 2)
-            gates.copy_(mixed.unflatten(1, (4, count)).permute(1, 0, 3, 4, 2))
+            # one by one: all at once, transposed, is slower
+            for gate, part in zip(gates, mixed.permute(0, 2, 3, 1).chunk(4, dim=-1), strict=True):
+                gate.copy_(part)
             ifo.sigmoid_()
             i, f, o, g = gates
-            torch.mul(f, before, out=after).addcmul_(i, g.tanh_())
-            torch.mul(o, torch.tanh(after, out=tanh), out=state)
+            torch.mul(f, before, out=after).addcmul_(i, _tanh(g, out=g))
+            torch.mul(o, _tanh(after, out=tanh), out=state)
         ctx.save_for_backward(weight, both, opened, cells, squashed)
         return states, cells[-1]
 
@@ -154,9 +156,9 @@ class Recurrence(torch.autograd.Function):
             opened[:, :3],
             cells[:-1],
             squashed,
-            to_states,
+            to_states.contiguous(),
             _as_images(both[:-1, ..., first:]),
-            _as_images(to_mixed),
+            to_mixed,
             _as_images(to_frames),
             strict=True,
         )
@@ -169,8 +171,8 @@ class Recurrence(torch.autograd.Function):
             _through_sigmoid.grad_input(to_ifo, ifo, grad_input=to_ifo)
             _through_tanh.grad_input(torch.mul(to_cell, i, out=to_g), g, grad_input=to_g)
             to_cell *= f
-            mixed.unflatten(1, (4, count)).copy_(apart.permute(1, 0, 4, 2, 3))
-            to_both, _, _ = _backward(mixed, seen, kernel, (True, False, False))
+            mixed.unflatten(-1, (4, count)).copy_(apart.movedim(0, -2))
+            to_both, _, _ = _backward(_as_images(mixed), seen, kernel, (True, False, False))
             to_frame.copy_(to_both[:, :-count])
             to_hidden = to_both[:, -count:].permute(0, 2, 3, 1).contiguous()
         _, to_weight, to_bias = _backward(
@@ -182,6 +184,13 @@ class Recurrence(torch.autograd.Function):
         to_weight, to_bias = to_weight.to(weight.dtype), to_bias.to(weight.dtype)
         wanted = None if first else to_frames
         return wanted, to_weight, to_bias, to_hidden, to_cell
+
+
+def _tanh(maps: Tensor, out: Tensor) -> Tensor:
+    """Write the tanh into `out`; on a CPU three times as fast by way of float32, which MKL has."""
+    if maps.is_cpu and maps.dtype == torch.bfloat16:
+        return out.copy_(torch.tanh(maps.float()))
+    return torch.tanh(maps, out=out)
 
 
 def _backward(
