@@ -17,7 +17,7 @@ from data_modules.manifest import (
     split_frames,
     with_phases,
 )
-from data_modules.readers import NIFTI, phases_in, shape_of
+from data_modules.readers import NIFTI, is_nifti, phases_in, shape_of
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
 _MASK = re.compile(r".+_(?:mask|manual|gt|seg)\.nii(?:\.gz)?")
@@ -52,7 +52,7 @@ def find_inputs(
         return of_image(_of_file(path))
     if not path.is_dir():
         raise UserError("no such file or folder", where=f"--input {path}", fix="correct the path")
-    files = sorted(file for file in path.iterdir() if file.name.endswith(NIFTI))
+    files = sorted(file for file in path.iterdir() if is_nifti(file))
     if not files:
         return of_image(_of_dicom_folder(path))
     images = [file for file in files if not _MASK.fullmatch(file.name) and takes(file.name)]
@@ -87,7 +87,7 @@ def find_masks(path: Path) -> list[Case]:
     """
     if path.suffix == ".csv" or (path / TABLE).is_file():
         return read_table(path, lambda row: _references(case_of(row)))
-    files = sorted(f for f in path.iterdir() if f.name.endswith(NIFTI)) if path.is_dir() else []
+    files = sorted(f for f in path.iterdir() if is_nifti(f)) if path.is_dir() else []
     if not files:
         raise UserError(
             "neither cases.csv nor NIfTI masks", where=f"--reference {path}", fix="correct the path"

@@ -22,7 +22,7 @@ from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
 from data_modules.findings import OnError, notice, refuse
 from data_modules.nifti import write_nifti
-from data_modules.readers import NIFTI, read_mask
+from data_modules.readers import is_nifti, read_mask
 
 SEQUENCES: Final = ("LGE", "C0", "T2")
 """The target first, whose segmentation is asked for."""
@@ -190,7 +190,7 @@ def _files(root: Path) -> Iterator[_Named]:
     """Yield what is named as in this layout, by number of the patient; notice other images."""
     named = []
     for path in sorted(root.rglob("*")):
-        if path.name.startswith(".") or not path.name.endswith(NIFTI):
+        if not is_nifti(path):
             continue
         if found := _NAME.fullmatch(path.name):
             named.append(_Named(int(found[1]), found[2], bool(found[3]), path))

@@ -24,6 +24,11 @@ TOLERANCE = 1e-3
 NIFTI = (".nii", ".nii.gz")
 
 
+def is_nifti(path: Path) -> bool:
+    """Say whether a file is a NIFTI file by its name; not `._*`, which macOS leaves in archives."""
+    return path.name.endswith(NIFTI) and not path.name.startswith(".")
+
+
 class Cine(NamedTuple):
     """All phases of a stack."""
 

@@ -31,7 +31,7 @@ from data_modules.findings import Finding, noticed, of_error
 from data_modules.geometry import apex_first
 from data_modules.inputs import find_masks
 from data_modules.parallel import parallel_map
-from data_modules.readers import read_mask, read_volume
+from data_modules.readers import is_nifti, read_mask, read_volume
 
 _ENDS = (".nii.gz", "_mask.nii.gz", ".nii", "_mask.nii")
 _NO_ROWS = CaseRows([], [], [], [])
@@ -166,7 +166,7 @@ def pair(cases: Sequence[Case], folder: Path) -> tuple[list[tuple[Case, Path]], 
     Returns:
         Case and file, and a finding for each case without file and each file without case.
     """
-    files = {path.name: path for path in sorted(folder.iterdir()) if path.name.endswith(_ENDS)}
+    files = {path.name: path for path in sorted(folder.iterdir()) if is_nifti(path)}
     left = set(files)
     paired: list[tuple[Case, Path]] = []
     findings: list[Finding] = []

@@ -152,6 +152,14 @@ def test_what_does_not_fit_is_named_and_the_rest_is_scored(folders, capsys, plan
     assert scored == expected
 
 
+def test_what_macos_leaves_in_archives_is_neither_case_nor_prediction(folders):
+    for folder in ("reference", "prediction"):
+        for path in sorted((folders / folder).iterdir()):
+            (path.parent / f"._{path.name}").write_bytes(b"\0\5\26\7")
+    assert evaluate(folders) == 0
+    assert sorted(set(rows(folders)["case_id"])) == ["case0", "case1", "case2"]
+
+
 def test_an_empty_folder_is_named(folders, capsys):
     for path in (folders / "prediction").iterdir():
         path.unlink()

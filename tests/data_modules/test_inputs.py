@@ -26,6 +26,12 @@ def found(path, data):
     return [case.case_id for case in find_inputs(path, takes=data.takes)]
 
 
+def test_what_macos_leaves_in_archives_is_no_image(folder):
+    path = folder("a.nii.gz")
+    (path / "._a.nii.gz").write_bytes(b"\0\5\26\7")
+    assert found(path, ManifestDataModule()) == ["a"]
+
+
 @pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg"])
 def test_masks_beside_images_are_left_aside(folder, ending):
     path = folder("a.nii", f"a_{ending}.nii", "b_image.nii.gz", f"b_{ending}.nii.gz")
