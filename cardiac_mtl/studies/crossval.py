@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,7 @@ from cardiac_mtl.console import say
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.studies import slurm
-from cardiac_mtl.studies.job import FINISHED, QUEUED, UNDER_WAY, Job, save_study, table
+from cardiac_mtl.studies.job import FINISHED, QUEUED, UNDER_WAY, Job, read_study, save_study, table
 from data_modules.splits import read_splits
 
 _PLACES = ("--data.root", "--data.splits")
@@ -66,13 +66,18 @@ def run(arguments: Sequence[str]) -> int:
             signal.signal(sign, handler)
         study.release()
     say(table(jobs))
-    states = [job.state() for job in jobs]
-    runs = [state["run"] for state in states if state["state"] == FINISHED]
+    runs = _finished(read_study(ledger).values())  # those of other seeds too, of earlier calls
     if runs:
         from cardiac_mtl.commands.report import run as report  # noqa: PLC0415 - draws, so imports much
 
         report(["report", *runs, "--output", str(ledger / "report")])
-    return 0 if len(runs) == len(jobs) and _every_fold(runs, options.folds) else 1
+    return 0 if len(_finished(jobs)) == len(jobs) and _every_fold(runs, options.folds) else 1
+
+
+def _finished(jobs: Iterable[Job]) -> list[str]:
+    """Return the run directories of those that are done."""
+    states = [job.state() for job in jobs]
+    return [state["run"] for state in states if state["state"] == FINISHED]
 
 
 def _every_fold(runs: Sequence[str], folds: int) -> bool:

@@ -366,6 +366,27 @@ def test_further_seeds_leave_those_in_the_study_that_are_queued(tmp_path):
     assert read_study(both[0].ledger) == {job.name: job for job in both}
 
 
+def test_the_report_has_the_seeds_of_earlier_calls_too(tmp_path, monkeypatch):
+    """It was written over with those of the last call alone."""
+    reported = []
+
+    def finish(jobs, _):
+        for job in jobs:
+            run = job.ledger / job.name
+            run.mkdir()
+            (run / "run.json").write_text("{}")
+            job.write(state="finished", run=str(run))
+
+    monkeypatch.setattr(crossval, "run_locally", finish)
+    monkeypatch.setattr(crossval, "table", str)  # of the jobs, without how far their runs are
+    monkeypatch.setattr(crossval, "_every_fold", lambda *_: True)
+    monkeypatch.setattr("cardiac_mtl.commands.report.run", reported.append)
+    for seed in ("0", "1"):
+        words = ["--folds", "2", "--seeds", seed, "--run_root", str(tmp_path)]
+        assert crossval.run(["cv", "--config", "mtn_unet", *words]) == 0
+    assert [len(words[1:-2]) for words in reported] == [2, 4]
+
+
 @pytest.mark.parametrize("state", ["queued", RUNNING])
 def test_a_job_that_is_queued_again_stands_in_the_table(tmp_path, monkeypatch, state):
     """It has a run with epochs, and no time at which it was started."""
