@@ -25,6 +25,7 @@ from cardiac_mtl.training.precision import native_bf16
 from data_modules.cases import Case
 from data_modules.manifest import ManifestDataModule
 from data_modules.readers import read_volume
+from data_modules.splits import check_fold
 
 PARAMETERS = sum(p.numel() for p in BasicUNet(2, 1, 2).parameters())
 Volume = tuple[Tensor, Tensor]
@@ -39,6 +40,8 @@ def main() -> None:
     options = parser.parse_args()
     data = ManifestDataModule(options.data)
     data.find_and_split()
+    for fold in options.folds:
+        check_fold(fold, len(data.splits))
     volumes = {case.patient_id: _read(data, case) for case in data.cases}
     scores: dict[str, float] = {}
     for fold in options.folds:

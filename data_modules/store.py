@@ -93,6 +93,9 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
 
     Returns:
         64 hexadecimal digits. The bytes of every file count, not its name or its date (P12).
+
+    Raises:
+        UserError: two patients have one image, so that training might see those of the test part.
     """
     files = [(*case.image, *case.mask, *case.myocardium, *case.source) for case in cases]
     known = iter(digests([file for of_case in files for file in of_case if file], cache))
@@ -107,8 +110,22 @@ def store_key(cases: Sequence[Case], settings: Mapping[str, object], cache: Path
         ]
         for case in cases
     ]
+    _refuse_copies(cases, [json.dumps(of_case[:2]) for of_case in content])
     described = json.dumps([VERSION, dict(settings), content], sort_keys=True)
     return hashlib.sha256(described.encode()).hexdigest()
+
+
+def _refuse_copies(cases: Sequence[Case], images: Sequence[str]) -> None:
+    owners: dict[str, Case] = {}
+    for case, image in zip(cases, images, strict=True):
+        first = owners.setdefault(image, case)
+        if first.patient_id != case.patient_id:
+            raise UserError(
+                f"is a copy of the image of {first.case_id}, of patient {first.patient_id}",
+                where=str(case.image[0]),
+                fix="keep one of the two, or give both one patient_id",
+                code="same_image",
+            )
 
 
 def open_store(

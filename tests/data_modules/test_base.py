@@ -182,7 +182,7 @@ def test_other_content_or_settings_make_another_store(root):
     module(root, spacing_mm=2.0)
     assert len(stores(root)) == 2
     images = sorted(root.glob("*_image.nii.gz"))
-    images[0].write_bytes(images[-1].read_bytes())  # the same name, another content
+    images[0].write_bytes(images[1].read_bytes())  # the same name, another content
     module(root, spacing_mm=2.0)
     assert len(stores(root)) == 3
 

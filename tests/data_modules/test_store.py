@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections import namedtuple
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -147,6 +148,17 @@ def test_the_key_follows_content_and_not_names_or_dates(cases, tmp_path):
     assert store_key([other], settings, tmp_path) != store_key([other], {}, tmp_path)
     moved.write_bytes(moved.read_bytes() + b" ")
     assert store_key([other], settings, tmp_path) != store_key([same], settings, tmp_path)
+
+
+def test_one_image_of_two_patients_is_one_line(cases, tmp_path):
+    """One of them would be tested on, or chosen by, while the other trains."""
+    copy = tmp_path / "copy.nii.gz"
+    shutil.copy(cases[0].image[0], copy)
+    other = replace(cases[0], case_id="x", patient_id="x", image=(copy,))
+    with pytest.raises(UserError, match=rf"copy.nii.gz: is a copy of .* {cases[0].case_id}, of"):
+        store_key([*cases, other], {}, tmp_path)
+    again = replace(other, patient_id=cases[0].patient_id)  # twice scanned, as the table has it
+    assert store_key([*cases, again], {}, tmp_path)
 
 
 def test_digests_are_remembered_and_a_damaged_memory_is_made_anew(tmp_path):
