@@ -62,6 +62,17 @@ def test_positions_agree_with_nibabel_and_survive_writing(
         np.testing.assert_array_equal(np.asarray(written.dataobj), ring())
 
 
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii"])
+def test_an_ending_in_capitals_is_read_as_any(tmp_path, ending):
+    plain = save(tmp_path / f"a{ending.lower()}", ring())
+    capitals = plain.rename(tmp_path / f"b{ending}")
+    image = read_volume([capitals])
+    read = read_mask([capitals], image, MYOCARDIUM)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), ring().T)
+    write_mask(tmp_path / "c.nii.gz", [read], like=capitals)
+    np.testing.assert_array_equal(nib.load(tmp_path / "c.nii.gz").dataobj, ring())
+
+
 def test_a_two_dimensional_file_is_one_slice(tmp_path):
     image = read_volume([save(tmp_path / "a.nii.gz", ring()[..., 0])])
     assert image.GetSize() == (12, 10, 1)
