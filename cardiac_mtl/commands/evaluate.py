@@ -16,7 +16,7 @@ from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import EXTERNAL
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.evaluation.function import MYOCARDIUM
+from cardiac_mtl.evaluation.function import MYOCARDIUM, without_function
 from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
@@ -318,6 +318,8 @@ def _write(
     write_identity(output, identity)
     write_csv(output / "cases.csv", frames.cases)  # last: without it `report` reads nothing here
     say(to_text(table))
+    if left_out := without_function(frames.cases):
+        say(f"patients.csv: {left_out}")
 
 
 def _clear(output: Path) -> None:
