@@ -399,7 +399,7 @@ def _refuse_undeclared(voxels: NDArray[np.generic], labels: Mapping[str, int], w
         raise UserError(
             f"holds the values {sorted(undeclared)[:5]}",
             where=str(where),
-            fix=f"declared are 0 background, {declared}",
+            fix=f"declared are 0 background, {declared}: write the mask with these",
             code="undeclared_label",
         )
 

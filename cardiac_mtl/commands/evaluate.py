@@ -214,9 +214,10 @@ def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
         try:
             collected = _collect(case, file, settings.labels, with_image=False)
         except UserError as error:
-            return _Scored(
-                _NO_ROWS, pd.DataFrame(), pd.DataFrame(), [of_error(error, case.case_id)]
-            )
+            finding = of_error(error, case.case_id)
+            if error.code == "undeclared_label":  # here the user declares them
+                finding = replace(finding, message=f"{finding.message}, or name all in --labels")
+            return _Scored(_NO_ROWS, pd.DataFrame(), pd.DataFrame(), [finding])
     warnings = [
         replace(finding, case=case.case_id) for finding in odd if finding.severity != "note"
     ]

@@ -169,6 +169,12 @@ def test_endings_in_capitals_are_scored_and_two_of_one_case_named(folders, capsy
     assert "has case0.NII.GZ and case0.nii.gz; keep one" in capsys.readouterr().out
 
 
+def test_values_without_a_name_say_where_to_name_them(folders, capsys):
+    assert evaluate(folders, "--labels", "myo=2") == 1
+    told = "declared are 0 background, 2 myo: write the mask with these"
+    assert f"{told}, or name all in --labels" in capsys.readouterr().out
+
+
 def test_an_empty_folder_is_named(folders, capsys):
     for path in (folders / "prediction").iterdir():
         path.unlink()

@@ -205,7 +205,11 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, message):
         (None, ring()[:-1], r"the mask has 11 x 10 x 4 voxels, its image 12 x 10 x 4"),
         (np.diag([1.35, 1.4, 8, 1]), ring(), "the mask differs from its image in spacing by 0.05;"),
         (np.diag([-1.3, 1.4, 8, 1]), ring(), "the mask differs from its image in direction by 2;"),
-        (None, ring() * 7, r"holds the values \[7\]; declared are 0 background, 1 myocardium"),
+        (
+            None,
+            ring() * 7,
+            r"holds the values \[7\]; declared are 0 background, 1 myocardium: write the mask with these",
+        ),
     ],
 )
 def test_a_mask_that_does_not_fit_its_image_is_refused(tmp_path, affine, voxels, message):
