@@ -17,10 +17,10 @@ from data_modules.manifest import (
     split_frames,
     with_phases,
 )
-from data_modules.readers import NIFTI, is_nifti, phases_in, shape_of
+from data_modules.readers import is_nifti, named_nifti, phases_in, shape_of, stem_of
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
-_MASK = re.compile(r".+_(?:mask|manual|gt|seg)\.nii(?:\.gz)?")
+_MASK = re.compile(r".+_(?:mask|manual|gt|seg)")
 
 
 def find_inputs(
@@ -55,7 +55,7 @@ def find_inputs(
     files = sorted(file for file in path.iterdir() if is_nifti(file))
     if not files:
         return of_image(_of_dicom_folder(path))
-    images = [file for file in files if not _MASK.fullmatch(file.name) and takes(file.name)]
+    images = [file for file in files if not _MASK.fullmatch(stem_of(file)) and takes(file.name)]
     if not images:
         raise UserError(
             f"{len(files)} NIfTI files, and none is an image that this run was trained for",
@@ -97,7 +97,7 @@ def find_masks(path: Path) -> list[Case]:
 
 def _references(case: Case) -> list[Case]:
     """Return one case a phase, or one of a whole cine that has one mask, as of an infarct."""
-    if case.mask[:1] and case.mask[0] is not None and case.mask[0].name.endswith(NIFTI):
+    if case.mask[:1] and case.mask[0] is not None and named_nifti(case.mask[0]):
         named, phases = with_phases(case)
         if len(phases) > 1 and len(shape_of(case.mask[0])) == 3:
             return [replace(named, image=())]
@@ -106,8 +106,7 @@ def _references(case: Case) -> list[Case]:
 
 def _of_mask(file: Path) -> list[Case]:
     """Return the case of a mask, or one a phase of a 4-D file."""
-    name = file.name.removesuffix(".gz").removesuffix(".nii")
-    name = name.removesuffix("_mask").removesuffix("_gt")
+    name = stem_of(file).removesuffix("_mask").removesuffix("_gt")
     found = _PHASE.fullmatch(name)
     patient, phase = (found[1], found[2] or found[3]) if found else (name, "")
     if phase.isdigit():
@@ -125,9 +124,7 @@ def _of_mask(file: Path) -> list[Case]:
 
 
 def _of_file(path: Path) -> Case:
-    name = path.name
-    for ending in (".nii.gz", ".nii", ".dcm"):
-        name = name.removesuffix(ending)
+    name = re.sub(r"\.dcm$", "", stem_of(path), flags=re.IGNORECASE)
     _refuse_unreadable(name)
     return Case(case_id=name, patient_id=name, image=(path,))
 

@@ -26,7 +26,7 @@ from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
 from data_modules.labels import LABELS, label_cases
 from data_modules.privacy import pseudonym
-from data_modules.readers import NIFTI, phases_in, read_mask, shape_of, shape_of_volume
+from data_modules.readers import named_nifti, phases_in, read_mask, shape_of, shape_of_volume
 
 TABLE = "cases.csv"
 REQUIRED = ("case_id", "patient_id", "image")
@@ -231,7 +231,7 @@ def with_phases(case: Case) -> tuple[Case, list[tuple[tuple[Path, ...], int | No
     phases = phases_in(path)
     if not phases:
         raise UserError("holds no DICOM image", where=str(path), fix="correct the row")
-    if not path.name.endswith(NIFTI):
+    if not named_nifti(path):
         known = identifiers(phases[0][0][0])
         names = {key: pseudonym(getattr(case, key), known) for key in ("case_id", "patient_id")}
         case = replace(case, **names)  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ LABELLED, WITH_SOURCES, PATIENTS = 5, 35, 45
 """Patients with references of all sequences, of C0 and T2, and all."""
 
 _CLASSES = {value: number for number, value in enumerate(VALUES.values(), start=1)}
-_NAME = re.compile(rf"patient(\d+)_({'|'.join(SEQUENCES)})(_manual)?\.nii(?:\.gz)?")
+_NAME = re.compile(rf"patient(\d+)_({'|'.join(SEQUENCES)})(_manual)?(?i:\.nii(?:\.gz)?)")
 
 
 class _Named(NamedTuple):

@@ -41,9 +41,15 @@ def load_nifti(path: Path) -> nib.nifti1.Nifti1Image:
             code="missing_file",
         )
     try:
-        return nib.nifti1.Nifti1Image.from_filename(path)
+        return _open(path)
     except UNREADABLE as error:
         raise damaged(path, "is damaged or not NIfTI", error) from error
+
+
+def _open(path: Path) -> nib.nifti1.Nifti1Image:
+    # by its name nibabel looks for a.nii where there is a.Nii
+    opened = nib.nifti1.Nifti1Image
+    return opened.from_file_map(opened.make_file_map({"image": str(path)}))
 
 
 def shape_of_nifti(file: nib.nifti1.Nifti1Image) -> tuple[int, ...]:
@@ -168,8 +174,8 @@ def _nifti_voxels(
 @lru_cache(maxsize=1)
 def _voxels_of_file(path: Path, stamp: tuple[int, int], size: int) -> NDArray[np.generic]:  # noqa: ARG001 - part of the key
     """Read all voxels of a file, to its end: nibabel stops before the checksum of a gzip file."""
-    if path.suffix != ".gz":
-        return _narrow(np.asanyarray(nib.nifti1.Nifti1Image.from_filename(path).dataobj))
+    if path.suffix.lower() != ".gz":
+        return _narrow(np.asanyarray(_open(path).dataobj))
     with gzip.open(path) as opened:
         content = opened.read(size)
         _refuse_more(opened)
@@ -179,7 +185,7 @@ def _voxels_of_file(path: Path, stamp: tuple[int, int], size: int) -> NDArray[np
 @lru_cache(maxsize=1)
 def _verify_gzip(path: Path, stamp: tuple[int, int], size: int) -> None:  # noqa: ARG001 - part of the key
     """Read a large file to its end, a little at a time."""
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         with gzip.open(path) as opened:
             while size > 0 and (block := opened.read(min(size, 1 << 22))):
                 size -= len(block)

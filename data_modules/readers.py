@@ -1,5 +1,6 @@
 """Files to volumes with a true geometry, and every way that can go wrong named in one line."""
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +22,27 @@ from data_modules.series import count_phases, phases_of_folder, read_phases, rea
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
-NIFTI = (".nii", ".nii.gz")
+_NIFTI = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
+
+
+def named_nifti(path: Path) -> bool:
+    """Say whether the name ends as that of a NIfTI file, in capitals too, as Windows has them."""
+    return _NIFTI.search(path.name) is not None
 
 
 def is_nifti(path: Path) -> bool:
-    """Say whether a file is a NIFTI file by its name; not `._*`, which macOS leaves in archives."""
-    return path.name.endswith(NIFTI) and not path.name.startswith(".")
+    """Say whether a file is a NIfTI file by its name; not `._*`, which macOS leaves in archives."""
+    return named_nifti(path) and not path.name.startswith(".")
+
+
+def stem_of(path: Path) -> str:
+    """Return the name of a file without the ending of NIfTI.
+
+    Examples:
+        >>> stem_of(Path("p7_mask.nii.gz")), stem_of(Path("P7.NII"))
+        ('p7_mask', 'P7')
+    """
+    return _NIFTI.sub("", path.name)
 
 
 class Cine(NamedTuple):
@@ -52,7 +68,7 @@ def read_volume(files: Sequence[Path], frame: int | None = None) -> sitk.Image:
         UserError: a file is absent, damaged or not what it should be; intensities are not finite.
     """
     first = files[0]
-    if first.name.endswith(NIFTI):
+    if named_nifti(first):
         image = _nifti_volume(first, frame)
     else:
         voxels, affine = read_slices(files, frame)
@@ -72,7 +88,7 @@ def read_cine(files: Sequence[Path]) -> Cine:
         UserError: as `read_volume`; or there is one phase only, or nothing moves.
     """
     first = files[0]
-    if first.name.endswith(NIFTI):
+    if named_nifti(first):
         voxels, affine = read_nifti_phases(first)
     else:
         voxels, affine = read_phases(files)
@@ -126,7 +142,7 @@ def read_mask(
         UserError: a file is absent or damaged, the geometry is another, a value is not declared.
     """
     first = files[0]
-    if first is not None and first.name.endswith(NIFTI):
+    if first is not None and named_nifti(first):
         mask = _nifti_volume(first, frame)
         check_geometry(like, mask, first)
         _refuse_undeclared(sitk.GetArrayViewFromImage(mask), labels, first)
@@ -224,7 +240,7 @@ def shape_of(path: Path) -> tuple[int, ...]:
     Args:
         path: NIfTI, in its own order of axes; or DICOM, as (column, row, slice, phase).
     """
-    if path.name.endswith(NIFTI):
+    if named_nifti(path):
         return shape_of_nifti(load_nifti(path))
     frames, phases = read_frames(path), count_phases(path)
     shape = (*frames[0].size, len(frames) // phases)
@@ -248,7 +264,7 @@ def count_slices(files: Sequence[Path]) -> int:
 
 def count_slices_of_cine(files: Sequence[Path]) -> int:
     """Return how many slices a phase of `read_cine` will have, from headers alone."""
-    return count_slices(files) if files[0].name.endswith(NIFTI) else size_of(files)[1]
+    return count_slices(files) if named_nifti(files[0]) else size_of(files)[1]
 
 
 def phases_in(path: Path) -> list[tuple[tuple[Path, ...], int | None]]:
@@ -282,7 +298,7 @@ def write_mask(path: Path, frames: Sequence[sitk.Image], like: Path) -> None:
             or 4-D.
     """
     with whole(path) as temporary:
-        if like.name.endswith(NIFTI):
+        if named_nifti(like):
             _like_nifti(frames, load_nifti(like)).to_filename(temporary)
         else:
             (frame,) = frames
@@ -383,7 +399,7 @@ def _refuse_undeclared(voxels: NDArray[np.generic], labels: Mapping[str, int], w
         raise UserError(
             f"holds the values {sorted(undeclared)[:5]}",
             where=str(where),
-            fix=f"declared are 0 background, {declared}",
+            fix=f"declared are 0 background, {declared}: write the mask with these",
             code="undeclared_label",
         )
 

@@ -1,7 +1,6 @@
 """`evaluate`: score masks from anywhere into the rows that `test` writes."""
 
-import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +16,7 @@ from cardiac_mtl.console import quiet_libraries, say
 from cardiac_mtl.contracts import EXTERNAL
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.evaluation.function import MYOCARDIUM
+from cardiac_mtl.evaluation.function import MYOCARDIUM, without_function
 from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
@@ -31,9 +30,8 @@ from data_modules.findings import Finding, noticed, of_error
 from data_modules.geometry import apex_first
 from data_modules.inputs import find_masks
 from data_modules.parallel import parallel_map
-from data_modules.readers import is_nifti, read_mask, read_volume
+from data_modules.readers import is_nifti, read_mask, read_volume, stem_of
 
-_ENDS = (".nii.gz", "_mask.nii.gz", ".nii", "_mask.nii")
 _NO_ROWS = CaseRows([], [], [], [])
 
 
@@ -166,13 +164,15 @@ def pair(cases: Sequence[Case], folder: Path) -> tuple[list[tuple[Case, Path]], 
     Returns:
         Case and file, and a finding for each case without file and each file without case.
     """
-    files = {path.name: path for path in sorted(folder.iterdir()) if is_nifti(path)}
-    left = set(files)
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(path for path in folder.iterdir() if is_nifti(path)):
+        files[stem_of(path)].append(path)
+    left = {path for named in files.values() for path in named}
     paired: list[tuple[Case, Path]] = []
     findings: list[Finding] = []
     for case in cases:
         found = _candidates(case, files)
-        left -= {path.name for path in found}
+        left -= set(found)
         if len(found) == 1:
             paired.append((case, found[0]))
         elif found:
@@ -182,19 +182,17 @@ def pair(cases: Sequence[Case], folder: Path) -> tuple[list[tuple[Case, Path]], 
             text = f"no prediction {case.case_id}.nii.gz; it enters no mean, add it"
             findings.append(Finding("error", "no_prediction", case.case_id, str(folder), text))
     text = "belongs to no case of the reference; rename or remove it"
-    findings += [
-        Finding("error", "extra_prediction", "", str(files[n]), text) for n in sorted(left)
-    ]
+    findings += [Finding("error", "extra_prediction", "", str(path), text) for path in sorted(left)]
     return paired, findings
 
 
-def _candidates(case: Case, files: Mapping[str, Path]) -> list[Path]:
-    """Return the files of a case: of its phase, else of the whole cine that it is a phase of."""
+def _candidates(case: Case, files: Mapping[str, list[Path]]) -> list[Path]:
+    """Return the files of a case, all given by stem: of its phase, else of the whole cine of it."""
     names = [case.case_id]
     if case.frame is not None:
         names.append(name_of_cine(case.case_id))
     for name in names:
-        if found := [files[name + end] for end in _ENDS if name + end in files]:
+        if found := [*files.get(name, ()), *files.get(f"{name}_mask", ())]:
             return found
     return []
 
@@ -216,9 +214,10 @@ def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
         try:
             collected = _collect(case, file, settings.labels, with_image=False)
         except UserError as error:
-            return _Scored(
-                _NO_ROWS, pd.DataFrame(), pd.DataFrame(), [of_error(error, case.case_id)]
-            )
+            finding = of_error(error, case.case_id)
+            if error.code == "undeclared_label":  # here the user declares them
+                finding = replace(finding, message=f"{finding.message}, or name all in --labels")
+            return _Scored(_NO_ROWS, pd.DataFrame(), pd.DataFrame(), [finding])
     warnings = [
         replace(finding, case=case.case_id) for finding in odd if finding.severity != "note"
     ]
@@ -272,8 +271,7 @@ def _is_cine(file: Path, case: Case) -> bool:
     """Say whether a file predicts the whole cine of which the case is one phase."""
     if case.frame is None:
         return False
-    stem = re.sub(r"(_mask)?\.nii(\.gz)?$", "", file.name)
-    return stem != case.case_id
+    return stem_of(file).removesuffix("_mask") != case.case_id
 
 
 def _write(
@@ -321,6 +319,8 @@ def _write(
     write_identity(output, identity)
     write_csv(output / "cases.csv", frames.cases)  # last: without it `report` reads nothing here
     say(to_text(table))
+    if left_out := without_function(frames.cases):
+        say(f"patients.csv: {left_out}")
 
 
 def _clear(output: Path) -> None:

@@ -29,7 +29,7 @@ from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine
 from data_modules.geometry import PreparedInput, first_pixel, restore
 from data_modules.inputs import find_inputs
-from data_modules.readers import NIFTI, write_mask
+from data_modules.readers import named_nifti, write_mask
 
 ROWS = "predictions.csv"
 SLICES_AT_ONCE = 16
@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _file_of(case: Case) -> tuple[object, str]:
     """Return what the phases that go into one mask share: those of one row with a 4-D NIfTI."""
-    together = case.frame is not None and case.image[0].name.endswith(NIFTI)
+    together = case.frame is not None and named_nifti(case.image[0])
     return case.image, name_of_cine(case.case_id) if together else case.case_id
 
 

@@ -198,6 +198,8 @@ def _cardiac_phases(heart: pd.DataFrame, volumes: Sequence[Row]) -> dict[tuple[s
     names = {(row["patient_id"], row["phase"]): "" for row in volumes}
     left = heart[heart["chamber"] == "lv"]
     for patient, rows in left.groupby("patient_id", sort=False):
+        if rows["phase"].duplicated().any():
+            continue  # of several visits or sequences: the largest of all is ED of one at best
         found = name_phases(dict(zip(rows["phase"], rows["reference_ml"], strict=True)))
         names |= {(str(patient), phase): name for phase, name in found.items()}
     return names | {key: key[1] for key in names if key[1] in {"ED", "ES"}}

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from cardiac_mtl.contracts import EXTERNAL, HONEST
+from cardiac_mtl.evaluation.function import without_function
 from cardiac_mtl.report.methods import Method, in_words
 
 
@@ -108,5 +109,7 @@ def _of_cases(method: Method) -> Iterator[str]:
             f"{method.name}: predictions of {sum(codes.values())} cases could not be scored "
             f"({', '.join(sorted(codes))}) and are in no mean."
         )
+    if left_out := without_function(method.cases):
+        yield f"{method.name}: {left_out}."
     if failed := method.cases["state"].isin(["missed", "false_positive"]).sum():
         yield f"{method.name}: {failed} structures missed or false, at their worst."

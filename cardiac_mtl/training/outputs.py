@@ -17,6 +17,7 @@ from typing_extensions import override
 from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
+from cardiac_mtl.evaluation.function import without_function
 from cardiac_mtl.evaluation.indices import index_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
@@ -111,6 +112,11 @@ class TestOutputs(Callback):
         by_name = dict(zip((name for name, _ in names), whole, strict=True))
         pictures += draw_activations(self.run / FIGURES, pl_module, data, frames.labels, by_name)
         say(text)
+        self._say_what_is_there(pictures, frames.cases)
+
+    def _say_what_is_there(self, pictures: Sequence[Path], cases: pd.DataFrame) -> None:
+        if left_out := without_function(cases):
+            say(f"patients.csv: {left_out}")
         for name in ("table.md", "cases.csv", "slices.csv", "patients.csv"):
             say(str(self.run / name))
         folder = f"{len(pictures)} pictures in {self.run / FIGURES}"

@@ -160,6 +160,21 @@ def test_what_macos_leaves_in_archives_is_neither_case_nor_prediction(folders):
     assert sorted(set(rows(folders)["case_id"])) == ["case0", "case1", "case2"]
 
 
+def test_endings_in_capitals_are_scored_and_two_of_one_case_named(folders, capsys):
+    (folders / "prediction/case0.nii.gz").rename(folders / "prediction/case0.NII.GZ")
+    (folders / "reference/case1.nii.gz").rename(folders / "reference/case1.NII.GZ")
+    assert evaluate(folders) == 0
+    shutil.copy(folders / "prediction/case0.NII.GZ", folders / "prediction/case0.nii.gz")
+    assert evaluate(folders) == 1
+    assert "has case0.NII.GZ and case0.nii.gz; keep one" in capsys.readouterr().out
+
+
+def test_values_without_a_name_say_where_to_name_them(folders, capsys):
+    assert evaluate(folders, "--labels", "myo=2") == 1
+    told = "declared are 0 background, 2 myo: write the mask with these"
+    assert f"{told}, or name all in --labels" in capsys.readouterr().out
+
+
 def test_an_empty_folder_is_named(folders, capsys):
     for path in (folders / "prediction").iterdir():
         path.unlink()

@@ -32,6 +32,13 @@ def test_what_macos_leaves_in_archives_is_no_image(folder):
     assert found(path, ManifestDataModule()) == ["a"]
 
 
+def test_endings_in_capitals_are_those_of_images_too(folder):
+    path = folder("a.NII.GZ", "a_mask.NII.GZ", "b.Nii", "patient7_C0.NII")
+    assert found(path, ManifestDataModule()) == ["a", "b", "patient7_C0"]
+    assert found(path, MSCMRDataModule()) == ["a", "b"]
+    assert found(path / "a.NII.GZ", ManifestDataModule()) == ["a"]
+
+
 @pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg"])
 def test_masks_beside_images_are_left_aside(folder, ending):
     path = folder("a.nii", f"a_{ending}.nii", "b_image.nii.gz", f"b_{ending}.nii.gz")

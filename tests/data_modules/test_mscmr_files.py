@@ -198,6 +198,15 @@ def test_a_name_of_another_layout_is_noticed_and_left_out(root, name):
     assert finding.file.endswith(name)
 
 
+def test_endings_in_capitals_are_those_of_the_layout(root):
+    for path in list(root.glob("patient1_LGE*")):
+        path.rename(path.with_name(path.name.replace(".nii.gz", ".NII.GZ")))
+    with noticed() as found:
+        cases = find_cases(root)
+    assert (found, len(cases)) == ([], 9)
+    assert cases[0].mask[0].name == "patient1_LGE_manual.NII.GZ"
+
+
 def test_files_that_macos_leaves_in_archives_are_nothing(root):
     (root / "._patient1_LGE.nii.gz").write_bytes(b"Mac OS X")
     with noticed() as found:

@@ -62,6 +62,17 @@ def test_positions_agree_with_nibabel_and_survive_writing(
         np.testing.assert_array_equal(np.asarray(written.dataobj), ring())
 
 
+@pytest.mark.parametrize("ending", [".NII.GZ", ".Nii"])
+def test_an_ending_in_capitals_is_read_as_any(tmp_path, ending):
+    plain = save(tmp_path / f"a{ending.lower()}", ring())
+    capitals = plain.rename(tmp_path / f"b{ending}")
+    image = read_volume([capitals])
+    read = read_mask([capitals], image, MYOCARDIUM)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(read), ring().T)
+    write_mask(tmp_path / "c.nii.gz", [read], like=capitals)
+    np.testing.assert_array_equal(nib.load(tmp_path / "c.nii.gz").dataobj, ring())
+
+
 def test_a_two_dimensional_file_is_one_slice(tmp_path):
     image = read_volume([save(tmp_path / "a.nii.gz", ring()[..., 0])])
     assert image.GetSize() == (12, 10, 1)
@@ -194,7 +205,11 @@ def test_a_damaged_file_is_one_line_that_names_it(tmp_path, name, message):
         (None, ring()[:-1], r"the mask has 11 x 10 x 4 voxels, its image 12 x 10 x 4"),
         (np.diag([1.35, 1.4, 8, 1]), ring(), "the mask differs from its image in spacing by 0.05;"),
         (np.diag([-1.3, 1.4, 8, 1]), ring(), "the mask differs from its image in direction by 2;"),
-        (None, ring() * 7, r"holds the values \[7\]; declared are 0 background, 1 myocardium"),
+        (
+            None,
+            ring() * 7,
+            r"holds the values \[7\]; declared are 0 background, 1 myocardium: write the mask with these",
+        ),
     ],
 )
 def test_a_mask_that_does_not_fit_its_image_is_refused(tmp_path, affine, voxels, message):

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.contracts import UNLABELLED
-from cardiac_mtl.evaluation.function import CHAMBER_COLUMNS, chambers_of, patient_rows
+from cardiac_mtl.evaluation.function import (
+    CHAMBER_COLUMNS,
+    chambers_of,
+    patient_rows,
+    without_function,
+)
 from cardiac_mtl.evaluation.rows import assemble, score_case
 
 RING = {"myocardium": 1}
@@ -132,6 +137,36 @@ def test_two_sequences_of_one_phase_are_no_cine(make_volume):
         for row in chambers_of(make_volume(cylinder(20, 26), cylinder(20, 26)), known, RING)
     ]
     assert patient_rows(pd.DataFrame(chambers, columns=CHAMBER_COLUMNS)).empty
+
+
+def visits(make_volume, phases):
+    """Score two visits of one patient and one of another, the second visit with a smaller heart."""
+    volumes = {"p_1": ("p", 20), "p_2": ("p", 12), "q_1": ("q", 20)}
+    rows = []
+    for visit, (patient, radius) in volumes.items():
+        for phase, inner in zip(phases, (radius, radius - 6), strict=True):
+            mask = cylinder(inner, 26)
+            named = info(phase, patient) | {"case_id": f"{visit}_{phase}"}
+            rows.append(score_case(make_volume(mask, mask), named, RING))
+    return assemble(rows, "honest")
+
+
+@pytest.mark.parametrize("phases", [("ED", "ES"), ("0", "7")])
+def test_a_patient_seen_twice_has_no_function_and_that_is_said(make_volume, phases):
+    frames = visits(make_volume, phases)
+    assert frames.patients["patient_id"].tolist() == ["q"]
+    assert without_function(frames.cases).startswith("of 1 of 2 patients a phase comes several")
+    assert not without_function(frames.cases[frames.cases["patient_id"] == "q"])
+
+
+def test_volumes_without_a_phase_lack_no_function(make_volume):
+    cases = visits(make_volume, ("ED", "ES")).cases.assign(phase="")
+    assert not without_function(cases)
+
+
+def test_no_phase_of_a_patient_seen_twice_is_named_by_the_other_visit(make_volume):
+    cases = visits(make_volume, ("0", "7")).cases
+    assert cases["cardiac_phase"].tolist() == ["", "", "", "", "ED", "ES"]
 
 
 def test_slices_without_annotation_are_in_no_volume(heart):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from cardiac_mtl.evaluation.collect import CollectedCase
-from cardiac_mtl.report.pictures.gallery import _window, choose, read, to_keep
+from cardiac_mtl.report.pictures.gallery import _window, choose, of_patient, read, to_keep
 from cardiac_mtl.report.pictures.loops import contours
 
 
@@ -66,6 +66,16 @@ def test_windows_of_one_patient_are_alike_and_hold_both_masks(runs):
         assert (window.predicted > 0).any()
         assert not (window.reference[:, 0] > 0).any()
     assert [p.name for p in folder.iterdir() if p.name.startswith(".")] == []
+
+
+def test_visits_of_one_patient_are_no_beat(runs):
+    folder = runs / "mtn_unet/fold0"
+    rows = pd.read_csv(folder / "cases.csv")
+    files = {path.stem: path for path in (folder / "gallery").glob("*.npz")}
+    name = next(iter(files))
+    alone = [row["case_id"] for row, _ in of_patient(name, rows.assign(phase="ED"), files)]
+    assert alone == [name]
+    assert len(of_patient(name, rows, files)) > 1
 
 
 def test_around_a_small_infarct_one_sees_the_heart():

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.evaluation.collect import CollectedCase
+from cardiac_mtl.evaluation.function import without_function
 from cardiac_mtl.files import whole
 from cardiac_mtl.metrics.surface import bounding_box
 
@@ -179,11 +180,14 @@ def of_patient(
         files: of the gallery, by case id.
 
     Returns:
-        Row and window of each volume whose window has the shape of that of the case.
+        Row and window of each volume whose window has the shape of that of the case; of the case
+        alone where phases come several times: those of two visits are no beat.
     """
     kept = rows[rows["case_id"].isin(list(files))]
     patient = kept.loc[kept["case_id"] == case_id, "patient_id"].iloc[0]
     volumes = kept[kept["patient_id"] == patient].drop_duplicates("case_id")
+    if without_function(volumes):
+        volumes = volumes[volumes["case_id"] == case_id]
     windows = [
         ({str(key): value for key, value in row.items()}, read(files[row["case_id"]]))
         for row in volumes.to_dict("records")
