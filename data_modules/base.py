@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch, TargetScale, label_of_area
-from cardiac_mtl.errors import UserError
+from cardiac_mtl.errors import UserError, refuse_unfinished
 from data_modules.augment import ON_IMAGE, Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.folds import Folds
@@ -91,6 +91,7 @@ class CardiacDataModule(Preparation, LightningDataModule):
         resident: bool | None = None,
     ) -> None:
         super().__init__()
+        refuse_unfinished(self, "layout")
         _refuse_below(1, batch_size=batch_size, matrix=min(matrix))
         _refuse_below(0, num_workers=num_workers, copies=copies)
         _refuse_below(1e-3, spacing_mm=1.0 if spacing_mm is None else spacing_mm)
