@@ -153,6 +153,12 @@ def test_own_classes_train_test_and_predict(fit, hearts, tmp_path):
     assert main(["test", "--run", str(tmp_path / "runs")]) == 0
     (cases,) = (tmp_path / "runs").rglob("cases.csv")
     assert set(pd.read_csv(cases)["label"]) == {"cavity", "myocardium"}
+    regressed = pd.read_csv(cases.parent / "regressed.csv")
+    assert set(regressed["index"]) == {"area_mm2", "cavity_mm2"}
+    error = regressed["regressed"] - regressed["reference"]
+    assert regressed["error"].to_numpy() == pytest.approx(error.abs().to_numpy(), rel=1e-4)
+    mean = error.abs()[regressed["index"] == "cavity_mm2"].mean()
+    assert f"{mean:.2f}±" in (cases.parent / "table.md").read_text()
     words = ["--run", str(tmp_path / "runs"), "--input", str(hearts)]
     assert main(["predict", *words, "--output", str(tmp_path / "masks")]) == 0
     assert "regressed_cavity_mm2" in pd.read_csv(tmp_path / "masks" / "predictions.csv")
