@@ -18,7 +18,7 @@ from typing_extensions import override
 from cardiac_mtl.catalogue import find_config, read_yaml
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.phantom_files import default_cohort
+from cardiac_mtl.phantom_files import LAYOUTS, default_cohort
 from cardiac_mtl.runs import CONFIG, find_run
 from data_modules.base import CardiacDataModule
 
@@ -137,8 +137,36 @@ def phantom_if_no_root(data: Namespace) -> None:
     Args:
         data: the configuration of the data module, changed in place.
     """
-    if data.init_args.root is None:
-        data.init_args.root = default_cohort(data_class(data).layout)
+    if data.init_args.root is not None:
+        return
+    layout = data_class(data).layout
+    if layout not in LAYOUTS:
+        raise UserError(
+            f"no folder is given, and there are no phantoms in the layout {layout!r}",
+            where="data.root",
+            fix="give the folder of the data set",
+        )
+    data.init_args.root = default_cohort(layout)
+
+
+_TAKEN = ("root", "num_folds", "fold", "paper_protocol", "matrix")
+"""Settings of a data module that the commands themselves give or read."""
+
+
+def refuse_other_data(data: Namespace) -> None:
+    """Refuse a data module that is none, or whose constructor hides settings of its base.
+
+    Args:
+        data: the configuration of the data module.
+    """
+    if data_class(data) is CardiacDataModule:
+        raise UserError("no data set", where="data", fix="add `--config manifest`, for example")
+    if hidden := [name for name in _TAKEN if name not in data.init_args]:
+        raise UserError(
+            f"its constructor takes no {', '.join(hidden)}",
+            where=data.class_path,
+            fix="have it take `**settings: Any` too, and hand them to that of its base",
+        )
 
 
 def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
@@ -154,7 +182,7 @@ def build(config: Mapping[str, Any]) -> tuple[Paper, CardiacDataModule]:
     parser.add_subclass_arguments(Paper, "model", required=True)
     parser.add_subclass_arguments(CardiacDataModule, "data", required=True)
     described = parser.parse_object({k: config[k] for k in ("model", "data") if k in config})
-    made = parser.instantiate(described)
+    made = _made(parser, described)
     return made.model, made.data
 
 
@@ -180,7 +208,15 @@ def build_data(configs: Sequence[str]) -> CardiacDataModule:
         raise UserError("names no data module", where="--config", fix="give data/lvsc, for example")
     parser = OneLineParser()
     parser.add_subclass_arguments(CardiacDataModule, "data")
-    return parser.instantiate(parser.parse_object({"data": merged})).data
+    return _made(parser, parser.parse_object({"data": merged})).data
+
+
+def _made(parser: ArgumentParser, described: Namespace) -> Namespace:
+    """Make what is described; what a constructor refuses is its own line, not jsonargparse's."""
+    try:
+        return parser.instantiate(described)
+    except (ValueError, RuntimeError) as error:
+        raise user_error_behind(error) or error from error
 
 
 _NOISE = (
@@ -215,6 +251,8 @@ def explain(message: str, options: Sequence[str]) -> UserError:
     if _NULL_SETTINGS in what:  # jsonargparse names its own function there, and no key
         what = "null stands where settings are expected"
         fix = "leave that key out, or give one of its settings"
+    if "No module named" in what:
+        fix = "correct class_path, or name the folder of that module in PYTHONPATH"
     refused = _REFUSED.search(what)
     if refused and not fix:
         near = get_close_matches(refused[1], options, n=1, cutoff=0.5)

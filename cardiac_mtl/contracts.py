@@ -3,6 +3,7 @@
 B batch, C channels, S slices, H rows, W columns, T phases, K classes or indices. Lengths in mm.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypedDict
 
@@ -57,6 +58,17 @@ class Prediction(TypedDict, total=False):
     """float32 (B, K), physical units."""
     label_prob: Tensor
     """float32 (B, K), sums to one over K."""
+
+
+def label_of_area(labels: Iterable[str]) -> str:
+    """Return the label that the index `area_mm2` measures: the myocardium, else the first.
+
+    Examples:
+        >>> label_of_area(["rv", "myocardium", "lv"]), label_of_area(["infarct"])
+        ('myocardium', 'infarct')
+    """
+    names = list(labels)
+    return "myocardium" if "myocardium" in names else names[0]
 
 
 class TargetScale(NamedTuple):

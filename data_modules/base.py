@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from typing_extensions import override
 
-from cardiac_mtl.contracts import Batch, TargetScale
-from cardiac_mtl.errors import UserError
+from cardiac_mtl.contracts import Batch, TargetScale, label_of_area
+from cardiac_mtl.errors import UserError, refuse_unfinished
 from data_modules.augment import ON_IMAGE, Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.folds import Folds
@@ -91,6 +91,7 @@ class CardiacDataModule(Preparation, LightningDataModule):
         resident: bool | None = None,
     ) -> None:
         super().__init__()
+        refuse_unfinished(self, "layout")
         _refuse_below(1, batch_size=batch_size, matrix=min(matrix))
         _refuse_below(0, num_workers=num_workers, copies=copies)
         _refuse_below(1e-3, spacing_mm=1.0 if spacing_mm is None else spacing_mm)
@@ -137,10 +138,12 @@ class CardiacDataModule(Preparation, LightningDataModule):
             spacing: float32 (B, 3), slice, row and column spacing in mm.
 
         Returns:
-            float32 (B, 1), myocardial area in mm2, NaN where the slice is not annotated.
+            float32 (B, 1), area of the myocardium, or else of the first label, in mm2; NaN where
+            the slice is not annotated.
         """
         inside = torch.empty(mask.shape, device=mask.device)
-        torch.eq(mask, self.labels["myocardium"], out=inside)  # five times faster than a boolean
+        value = self.labels[label_of_area(self.labels)]
+        torch.eq(mask, value, out=inside)  # five times faster than a boolean
         area = inside.sum((1, 2)) * spacing[:, 1:].prod(1)
         annotated = mask.amax((1, 2)) >= 0
         return torch.where(annotated, area, torch.nan)[:, None]

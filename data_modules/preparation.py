@@ -1,5 +1,7 @@
 """How a case gets onto the prepared grid, and a data set into its store: without fold or loader."""
 
+import hashlib
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +32,31 @@ from data_modules.store import (
     store_key,
     unannotated_like,
 )
+
+
+def code_of_others(kind: type) -> dict[str, Any]:
+    """Return what tells a store of a data module that is not ours from one of its earlier lines.
+
+    Ours have `store.VERSION`. Of another, what it prepares may change with any line, and may differ
+    from that of the module whose layout it inherits.
+
+    Args:
+        kind: a subclass of `Preparation`.
+
+    Returns:
+        The hash of its file by class, JSON-able; nothing of classes that are ours.
+    """
+    ours = __package__
+    others = [k for k in kind.__mro__ if issubclass(k, Preparation)]
+    others = [k for k in others if k.__module__.partition(".")[0] != ours]
+    if not others:
+        return {}
+    return {"code": {f"{k.__module__}.{k.__qualname__}": _hash_of_file(k) for k in others}}
+
+
+def _hash_of_file(kind: type) -> str:
+    file = getattr(sys.modules.get(kind.__module__), "__file__", None)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest() if file else ""
 
 
 class Preparation:
@@ -168,7 +195,7 @@ class Preparation:
 
     def open_store(self) -> PreparedStore:
         """Open the store of the cases, prepared now where it was not."""
-        settings = self.preparation
+        settings = self.preparation | code_of_others(type(self))
         cache = self.cache_dir or cache_folder()
         key = store_key(self.cases, settings, cache)
         return open_store(

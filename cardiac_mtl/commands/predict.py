@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.configuration import build
 from cardiac_mtl.console import quiet_libraries, say
-from cardiac_mtl.contracts import UNLABELLED, Prediction
+from cardiac_mtl.contracts import UNLABELLED, Prediction, label_of_area
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
@@ -175,7 +175,7 @@ class Predictor:
                 masks.append(self._mask(probability, kept, prepared))
                 if prepared.image.ndim == 4:
                     _write_cine(output, case.case_id, prepared.image, kept)
-                columns |= _measured(masks[-1], self.data.index_names)
+                columns |= _measured(masks[-1], self.data.index_names, self.paper.label_names)
             rows += [
                 {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
                 for k in range(len(prepared.image))
@@ -267,13 +267,15 @@ def _write_cine(
     write_loop(output / f"{case_id}_loop.gif", shown, 1.0, f"{case_id}\nslice {k}")
 
 
-def _measured(mask: sitk.Image, index_names: Sequence[str]) -> dict[str, list[float]]:
-    """Measure the foreground of every slice: what is regressed, or the area in mm2.
+def _measured(
+    mask: sitk.Image, index_names: Sequence[str], labels: Sequence[str]
+) -> dict[str, list[float]]:
+    """Measure one label in every slice: what is regressed of it, or its area in mm2.
 
     The percentage asks for a myocardium, which nobody predicts.
     """
     column, row, _ = mask.GetSpacing()
-    held = sitk.GetArrayViewFromImage(mask) > 0
+    held = sitk.GetArrayViewFromImage(mask) == 1 + labels.index(label_of_area(labels))
     if tuple(index_names) != INDEX_NAMES:
         return {"segmented_area_mm2": (held.sum(axis=(1, 2)) * column * row).tolist()}
     values = infarct_indices(held, (row, column)).T.tolist()

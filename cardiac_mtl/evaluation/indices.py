@@ -1,5 +1,7 @@
-"""The seven infarct indices of masks, against those of their references, slice by slice."""
+"""Indices against those of their references, slice by slice: the seven of an infarct, and any."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,16 @@ INDEX_COLUMNS = [
     *(f"regressed_{name}" for name in INDEX_NAMES),
     *(f"{name}_error" for name in ERROR_NAMES),
     *(f"regressed_{name}_error" for name in ERROR_NAMES),
+]
+
+REGRESSED_COLUMNS = [
+    "case_id",
+    "patient_id",
+    "slice",
+    "index",
+    "reference",
+    "regressed",
+    "error",
 ]
 
 
@@ -79,6 +91,32 @@ def index_rows(
         errors = index_errors(values, true)
         columns |= {f"{prefix}{name}_error": errors[:, k] for k, name in enumerate(ERROR_NAMES)}
     return pd.DataFrame(columns, columns=INDEX_COLUMNS)
+
+
+def regressed_rows(
+    case: CollectedCase, case_id: str, patient_id: str, names: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Compare regressed indices of any names with their references, where these are known.
+
+    Args:
+        case: collected.
+        case_id: of the case table.
+        patient_id: of the case table.
+        names: of the columns of the indices.
+
+    Returns:
+        Values of `REGRESSED_COLUMNS`, one row a slice and index; none where nothing is regressed.
+    """
+    if case.indices is None:
+        return []
+    return [
+        (case_id, patient_id, int(case.slices[k]), name, true, found, abs(found - true))
+        for k, (wanted, given) in enumerate(
+            zip(case.reference_indices.tolist(), case.indices.tolist(), strict=True)
+        )
+        for name, true, found in zip(names, wanted, given, strict=True)
+        if not math.isnan(true)
+    ]
 
 
 def _wall(mask: NDArray[np.integer[Any]], muscle: int, value: int) -> NDArray[np.bool_]:

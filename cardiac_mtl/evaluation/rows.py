@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cardiac_mtl.contracts import UNLABELLED
+from cardiac_mtl.contracts import UNLABELLED, label_of_area
 from cardiac_mtl.evaluation.collect import CollectedCase
 from cardiac_mtl.evaluation.function import CHAMBER_COLUMNS, chambers_of, patient_rows
 from cardiac_mtl.evaluation.phases import name_phases, name_regions
@@ -110,7 +110,7 @@ def score(
         cases: collected and post-processed.
         table: the case table; `CollectedCase.row` counts its rows.
         labels: value of each class in the masks.
-        index_names: columns of the indices; `area_mm2` belongs to the first label.
+        index_names: columns of the indices; `area_mm2` is that of `label_of_area`.
         protocol: `honest`, or how else the checkpoint was selected; marks every row.
 
     Returns:
@@ -133,7 +133,7 @@ def score_case(
         case: collected and post-processed.
         info: its row of the case table.
         labels: value of each class in the masks.
-        index_names: columns of the indices; `area_mm2` belongs to the first label.
+        index_names: columns of the indices; `area_mm2` is that of `label_of_area`.
         tolerance_mm: of the surface Dice.
     """
     known = (case.reference != UNLABELLED).any(axis=(1, 2))
@@ -144,9 +144,9 @@ def score_case(
     area_column = index_names.index(AREA) if AREA in index_names else None
     slices: list[Row] = []
     volumes: list[Row] = []
-    for position, (label, value) in enumerate(labels.items()):
+    for label, value in labels.items():
         shared = who | {"label": label, "tolerance_mm": tolerance_mm}
-        regressed = area_column if position == 0 else None
+        regressed = area_column if label == label_of_area(labels) else None
         of_label = _slice_rows(case, known, value, regressed, tolerance_mm)
         slices += [shared | row for row in of_label]
         volumes.append(

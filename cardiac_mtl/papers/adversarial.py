@@ -201,7 +201,12 @@ class AdversarialPaper(Paper):
 
     def _optimizers(self) -> list[LightningOptimizer]:
         found = self.optimizers()
-        assert isinstance(found, list)
+        if not isinstance(found, list):
+            raise UserError(
+                "one optimiser, and two players",
+                where=f"{type(self).__name__}.configure_optimizers",
+                fix=f"return one each, in the order {', '.join(PLAYERS)}",
+            )
         return found
 
 

@@ -14,9 +14,14 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from cardiac_mtl.contracts import Batch, Prediction
-from cardiac_mtl.errors import UserError
+from cardiac_mtl.errors import UserError, refuse_unfinished
 from cardiac_mtl.evaluation.running import RunningScores
 from cardiac_mtl.losses import TaskLoss, over_all_ranks
+from cardiac_mtl.papers.promises import (
+    refuse_no_probabilities,
+    refuse_other_losses,
+    refuse_other_prediction,
+)
 from cardiac_mtl.weighting import Weighting
 
 OptimizerFactory = Callable[[Iterable[Any]], Optimizer]
@@ -79,6 +84,7 @@ class Paper(LightningModule):
 
     def __init__(self, weighting: Weighting) -> None:
         super().__init__()
+        refuse_unfinished(self, "title")
         self.weighting = weighting
         self._trained: dict[str, list[Tensor]] = {}
         self._last_step: dict[str, float] = {}
@@ -96,17 +102,31 @@ class Paper(LightningModule):
     def predict(self, outputs: Mapping[str, Tensor]) -> Prediction:
         """Return the prediction in physical units."""
 
+    @abstractmethod
+    @override
+    def configure_optimizers(self) -> Any:
+        """Return what Lightning takes: an optimiser, or optimisers and their schedules."""
+
     @property
     def monitor(self) -> tuple[str, str]:
         """What the best checkpoint is selected on, and whether `max` or `min` is best.
 
         Of classes alone the loss: few validation patients may all be of one class, and have no AUC.
+
+        Raises:
+            UserError: nothing is predicted.
         """
         if self.label_names:
             return f"{self.selection_stage}/dice_vol", "max"
         if self.class_names:
             return f"{self.selection_stage}/loss/label", "min"
-        return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
+        if self.index_names:
+            return f"{self.selection_stage}/mae/{self.index_names[0]}", "min"
+        raise UserError(
+            "declares no label_names, index_names or class_names",
+            where=type(self).__name__,
+            fix="name what it predicts",
+        )
 
     def refuse_trainer(self, trainer: Trainer) -> None:
         """Raise `UserError` where a trainer cannot train this paper; any can by default."""
@@ -240,11 +260,20 @@ class Paper(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> Prediction:
         outputs = self(batch["image"])
         losses = self.losses(outputs, batch)
+        refuse_other_losses(losses, self.weighting.tasks, type(self).__name__)
         terms = [torch.stack([losses[t].mean, losses[t].known]) for t in self.weighting.tasks]
         self._val_losses.append(torch.stack(terms).double())
         prediction = self.predict(outputs)
+        self._keep_promises(prediction, batch["image"], look=batch_idx == 0)
         self.scores.update(batch, prediction)
         return prediction
+
+    def _keep_promises(self, prediction: Prediction, image: Tensor, *, look: bool) -> None:
+        """Refuse a prediction that is not what the paper declares; `look` at its values too."""
+        names = {of: getattr(self, of) for of in ("label_names", "index_names", "class_names")}
+        refuse_other_prediction(prediction, names, image, type(self).__name__)
+        if look:
+            refuse_no_probabilities(prediction, type(self).__name__)
 
     @override
     def on_validation_epoch_end(self) -> None:

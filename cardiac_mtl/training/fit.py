@@ -21,6 +21,7 @@ from cardiac_mtl.configuration import (
     experiment_name,
     phantom_if_no_root,
     refuse_no_experiment,
+    refuse_other_data,
     resolve_configs,
     user_error_behind,
     words_of_run,
@@ -184,6 +185,7 @@ class CardiacCLI(LightningCLI):
     @override
     def before_instantiate_classes(self) -> None:
         config = self._config_of_command()
+        refuse_other_data(config.data)
         phantom_if_no_root(config.data)
         refuse_dishonest_monitor(config)
         self.kept = self._config_to_keep()

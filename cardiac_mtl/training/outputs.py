@@ -18,9 +18,9 @@ from cardiac_mtl.console import say
 from cardiac_mtl.contracts import HONEST, Batch, Prediction
 from cardiac_mtl.evaluation.collect import CaseCollector, CollectedCase
 from cardiac_mtl.evaluation.function import without_function
-from cardiac_mtl.evaluation.indices import index_rows
+from cardiac_mtl.evaluation.indices import REGRESSED_COLUMNS, index_rows, regressed_rows
 from cardiac_mtl.evaluation.pixels import pixel_rows
-from cardiac_mtl.evaluation.rows import CaseRows, assemble, score_case, write_csv
+from cardiac_mtl.evaluation.rows import AREA, CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.pictures.activations import FIGURES
@@ -31,6 +31,7 @@ from cardiac_mtl.report.tables.layout import in_markdown
 from cardiac_mtl.report.tables.summary import (
     class_summary,
     index_summary,
+    regressed_summary,
     summary,
     to_markdown,
     to_text,
@@ -91,7 +92,7 @@ class TestOutputs(Callback):
         for name, frame in (*frames._asdict().items(), ("table", results)):
             write_csv(self.run / f"{name}.csv", frame)
         markdown, text = to_markdown(results), to_text(results)
-        further = [class_summary(frames.labels)]
+        further = [class_summary(frames.labels), self._write_regressed(cases, data)]
         if _finds_infarcts(data):
             infos = [table.iloc[case.row] for case in cases]
             of_cases = [_infarct(*pair, data) for pair in zip(cases, infos, strict=True)]
@@ -124,6 +125,21 @@ class TestOutputs(Callback):
             say(str(picture))
         report = ["report", str(self.run), "--output", str(self.run / "report")]
         say(f"next: {shlex.join(['cardiac-mtl', *report])}")
+
+    def _write_regressed(
+        self, cases: Sequence[CollectedCase], data: CardiacDataModule
+    ) -> pd.DataFrame:
+        """Write the rows of indices that have no table of their own; return their summary."""
+        names, rows = data.index_names, []
+        if _finds_infarcts(data) or not set(names) - {AREA}:  # it has columns in `slices.csv`
+            return pd.DataFrame()
+        for case in cases:
+            info = data.case_table.iloc[case.row]
+            rows += regressed_rows(case, str(info["case_id"]), str(info["patient_id"]), names)
+        regressed = pd.DataFrame(rows, columns=REGRESSED_COLUMNS)
+        if rows:
+            write_csv(self.run / "regressed.csv", regressed.assign(protocol=self.protocol))
+        return regressed_summary(regressed)
 
     def _draw(
         self, names: Sequence[tuple[str, CollectedCase]], volumes: pd.DataFrame

@@ -25,7 +25,7 @@ def refuse_impossible(settings: Namespace) -> None:
         ("seed_everything", settings.seed_everything, 0),
         ("model.width", model.get("width", 1), 1),
     ):
-        if not least <= value < _NUMBERS:
+        if isinstance(value, int) and not least <= value < _NUMBERS:
             raise UserError(f"{value}", where=key, fix=f"give {least} to {_NUMBERS - 1}")
     for key in ("max_epochs", "accumulate_grad_batches", "check_val_every_n_epoch"):
         if settings.trainer[key] == 0:
@@ -33,13 +33,22 @@ def refuse_impossible(settings: Namespace) -> None:
 
 
 def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
-    """Refuse data whose masks or cases have other labels than the paper predicts."""
+    """Refuse data whose masks, indices or cases are others than the paper predicts."""
+    _refuse_other_indices(model, data)
     wanted, declared = model.label_names, tuple(data.labels)
     if wanted and wanted != declared:
         raise UserError(
             f"declares {', '.join(declared)}; {model.title} wants {', '.join(wanted)}",
             where="data",
             fix="choose a data set that `cardiac-mtl list` names for the experiment",
+        )
+    values = tuple(data.labels.values())
+    if wanted and values != tuple(range(1, 1 + len(values))):
+        # a network's classes are numbered by their order: another would be called by its name
+        raise UserError(
+            f"labels have the values {', '.join(map(str, values))}",
+            where=f"{type(data).__name__}.labels",
+            fix="number them from 1 in their order, and have read_mask give these values",
         )
     classes = {UNLABELLED, *range(len(model.class_names))}
     others = sorted({case.label for case in data.cases} - classes) if model.class_names else []
@@ -49,6 +58,18 @@ def refuse_other_labels(model: Paper, data: CardiacDataModule) -> None:
             f"cases have the label {others[0]}, {model.title} knows {numbered}",
             where=f"data.root {data.root}",
             fix="number them so, or name the healthy with data.label_from and data.healthy",
+        )
+
+
+def _refuse_other_indices(model: Paper, data: CardiacDataModule) -> None:
+    """Refuse indices of other names, number or order: one would be scored as another."""
+    wanted, declared = tuple(model.index_names), tuple(data.index_names)
+    if wanted and wanted != declared:
+        raise UserError(
+            f"has the indices {', '.join(declared) or 'none'}; "
+            f"{model.title} wants {', '.join(wanted)}",
+            where="data",
+            fix="choose another data set, or give index_names and indices_of in its data module",
         )
 
 

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import torch
 
 from cardiac_mtl.cli import main
-from cardiac_mtl.commands.predict import Predictor
+from cardiac_mtl.commands.predict import Predictor, _measured
 from cardiac_mtl.postprocessing import closed_then_opened
 from cardiac_mtl.runs import BEST, IDENTITY
 from data_modules.geometry import PreparedInput
@@ -97,6 +97,13 @@ def test_predict_writes_masks_in_the_geometry_of_the_input(run, hearts, tmp_path
         areas = np.asarray(mask.dataobj).sum(axis=(0, 1)) * pixel
         ours = rows.loc[rows["case_id"] == case["case_id"], "segmented_area_mm2"]
         np.testing.assert_allclose(ours, areas, rtol=1e-4)
+
+
+def test_the_area_of_a_mask_of_several_labels_is_that_of_the_myocardium():
+    mask = sitk.GetImageFromArray(np.array([[[0, 1, 2, 2], [3, 3, 3, 3]]], np.uint8))
+    mask.SetSpacing((2.0, 1.0, 8.0))
+    assert _measured(mask, (), ("rv", "myocardium", "lv")) == {"segmented_area_mm2": [4.0]}
+    assert _measured(mask, (), ("scar", "edema")) == {"segmented_area_mm2": [2.0]}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

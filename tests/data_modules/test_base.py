@@ -1,6 +1,7 @@
 """The data module and its store: parts, content keys, and streams of chance (P10, P12, P13, P14)."""
 
 import dataclasses
+import importlib
 from types import SimpleNamespace
 
 import numpy as np
@@ -184,6 +185,29 @@ def test_other_content_or_settings_make_another_store(root):
     images = sorted(root.glob("*_image.nii.gz"))
     images[0].write_bytes(images[1].read_bytes())  # the same name, another content
     module(root, spacing_mm=2.0)
+    assert len(stores(root)) == 3
+
+
+def test_a_module_of_the_users_own_has_a_store_of_its_own_until_its_file_changes(
+    root, tmp_path, monkeypatch
+):
+    code = """
+from data_modules.manifest import ManifestDataModule
+
+class Own(ManifestDataModule):
+    def read_mask(self, case, image):
+        return super().read_mask(case, image) * {factor}
+"""
+    ours = module(root)
+    monkeypatch.syspath_prepend(tmp_path)
+    made = []
+    for name, factor in (("own", 0), ("own", 0), ("edited", 1)):
+        (tmp_path / f"{name}.py").write_text(code.format(factor=factor))
+        own = importlib.import_module(name).Own(root, matrix=(32, 32), cache_dir=ours.cache_dir)
+        own.setup("fit")
+        made.append(own.store)
+    assert ours.store.mask.any()
+    assert [bool(store.mask.any()) for store in made] == [False, False, True]
     assert len(stores(root)) == 3
 
 

@@ -44,6 +44,20 @@ def test_slices_in_any_order_and_twice_become_one_volume(table, make_batch):
     assert slices["slice"].tolist() == [0, 1, 2]
 
 
+def test_the_regressed_area_stands_beside_the_myocardium_wherever_it_is_named(table, make_batch):
+    batch, prediction = make_batch()
+    batch["mask"] = 2 * batch["mask"]
+    nothing = torch.zeros_like(prediction["mask_prob"][:, :1])
+    prediction["mask_prob"] = torch.cat(  # background, right ventricle, myocardium
+        [prediction["mask_prob"][:, :1], nothing, prediction["mask_prob"][:, 1:]], dim=1
+    )
+    labels = {"rv": 1, "myocardium": 2}
+    rows = score(collect((batch, prediction)), table, labels, ("area_mm2",), "honest").slices
+    regressed = rows.groupby("label")["regressed_area_mm2"]
+    assert regressed.count().to_dict() == {"myocardium": 3, "rv": 0}  # it was of the first label
+    assert regressed.max()["myocardium"] == pytest.approx(AREA + 10)
+
+
 def test_a_perfect_prediction(table, make_batch):
     slices, cases, *_ = scored(table, make_batch())
     row = cases.iloc[0]

@@ -69,6 +69,22 @@ def index_summary(indices: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def regressed_summary(regressed: pd.DataFrame) -> pd.DataFrame:
+    """Average the errors of regressed indices over slices, as text.
+
+    Args:
+        regressed: rows of `regressed.csv`.
+
+    Returns:
+        One row an index: mean and SD of its absolute error, and the number of slices.
+    """
+    rows = []
+    for name, errors in regressed.groupby("index", sort=False)["error"]:
+        error = f"{errors.mean():.2f}" + (f"±{errors.std():.2f}" if len(errors) > 1 else "")
+        rows.append({"index": name, "regressed, error": error, "slices": str(len(errors))})
+    return pd.DataFrame(rows)
+
+
 def class_summary(labels: pd.DataFrame) -> pd.DataFrame:
     """Rate the calls of images, each class as the positive one in turn, as text.
 
