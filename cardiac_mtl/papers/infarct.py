@@ -126,6 +126,16 @@ class InfarctTasks(Paper):
         self.empty_pixels = empty_pixels
         self.scale = IndexScale()
 
+    @property
+    @override
+    def monitor(self) -> tuple[str, str]:
+        """What the best checkpoint is selected on: the loss, of all tasks and every slice.
+
+        The Dice leaves the indices out, and one find in a control takes a whole patient off its
+        mean: among five patients that chose the epoch (docs/papers/mutgan.md).
+        """
+        return f"{self.selection_stage}/loss", "min"
+
     def check_image(self, image: Tensor) -> None:
         """Refuse what is no cine (B, 1, T, H, W) of the size that the networks were made for."""
         if image.ndim != 5 or image.shape[1] != 1:

@@ -126,6 +126,11 @@ def test_an_orientation_errs_on_the_half_circle():
 
 
 @pytest.mark.parametrize("cls", [MuTGAN, MuTGANGenerator, MuTGANSeparate])
+def test_the_checkpoint_is_selected_on_all_tasks(cls):
+    assert scaled(cls).monitor == ("val/loss", "min")
+
+
+@pytest.mark.parametrize("cls", [MuTGAN, MuTGANGenerator, MuTGANSeparate])
 def test_indices_are_float32_and_orientations_cannot_wind_around_the_circle(cls):
     """One that a discriminator drove on for twenty epochs stood at 290 turns."""
     paper = scaled(cls)
