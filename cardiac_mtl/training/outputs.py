@@ -36,7 +36,7 @@ from cardiac_mtl.report.tables.summary import (
     to_markdown,
     to_text,
 )
-from cardiac_mtl.runs import METRICS
+from cardiac_mtl.runs import METRICS, read_identity
 from cardiac_mtl.training.thresholds import called, draw_activations
 from data_modules.base import CardiacDataModule
 from data_modules.parallel import parallel_map
@@ -150,7 +150,13 @@ class TestOutputs(Callback):
         pictures = []
         if (self.run / METRICS).is_file():
             pictures.append(folder / "curves.png")
-            curves(pictures[0], pd.read_csv(self.run / METRICS))
+            chosen = read_identity(self.run)
+            curves(
+                pictures[0],
+                pd.read_csv(self.run / METRICS),
+                chosen.get("monitor", ""),
+                chosen.get("best_value"),
+            )
         mean = volumes.groupby("case_id")["dice"].mean()
         dice = {str(name): float(value) for name, value in mean.items()}
         subtitle = "" if self.protocol == HONEST else "selected on test: optimistic"

@@ -315,6 +315,16 @@ def test_no_published_value_of_one_structure_is_answered_with_several(methods):
     assert beside.equals(alone)
 
 
+def test_the_selection_score_is_what_the_epoch_was_chosen_by(methods):
+    metrics = pd.DataFrame({"epoch": [0, 1], "val/dice_vol": [0.8, 0.7], "val/loss": [0.5, 0.4]})
+    run = dataclasses.replace(methods[0].runs[0], metrics=metrics)
+    run = dataclasses.replace(run, identity={**run.identity, "monitor": "val/loss"})
+    (picture,) = plots._training([Method("mutgan", [run])])
+    shown = {ax.get_title(): [line.get_label() for line in ax.lines] for ax in picture.figure.axes}
+    assert shown["selection score"] == ["val/loss"]
+    assert shown["volume Dice"] == ["val/dice_vol"]
+
+
 def test_curves_have_a_panel_for_each_unit_and_none_is_left_out(methods):
     panels = {
         "selection score": ["val/dice_vol"],

@@ -7,8 +7,10 @@ import pandas as pd
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from PIL import Image
 
+from cardiac_mtl.report.pictures import figures
 from cardiac_mtl.report.pictures.canvas import file_name, legend_above, looks_of, panels_for
 from cardiac_mtl.report.pictures.figures import (
     PREDICTED,
@@ -72,6 +74,16 @@ def test_curves_draw_what_there_is(tmp_path):
     curves(tmp_path / "less.png", metrics[["epoch", "val/dice_vol"]])
     with Image.open(tmp_path / "less.png") as picture:
         assert picture.size[0] < 600
+
+
+def test_curves_mark_the_epoch_that_was_kept_where_it_was_chosen():
+    """It was marked at the best Dice, whatever the checkpoint had been selected on."""
+    by_epoch = pd.DataFrame({"val/dice_vol": [0.8, 0.7], "val/loss": [0.5, 0.4]})
+    for column, text in (("val/loss", "val, best 0.400 at epoch 1"), ("val/dice_vol", "val")):
+        ax = Figure().subplots()
+        figures._lines(ax, by_epoch, [column], {"val/loss": 0.4})
+        (label,) = ax.get_legend().get_texts()
+        assert label.get_text() == text
 
 
 def test_curves_of_an_adversary_leave_its_learning_rate_aside(tmp_path):

@@ -28,6 +28,7 @@ CLASS_COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#F0E442")
 """Of the classes 1, 2, ...: light enough for what is dark in an image."""
 
 _PANELS = {
+    "loss": ("loss, as its tasks are weighted", "loss"),
     "loss/mask": ("loss of the mask", "loss"),
     "loss/area": ("loss of the area", "mm²"),
     "loss/indices": ("loss of the indices", "sum of errors, in SDs"),
@@ -212,13 +213,15 @@ def _classes(mask: NDArray[np.int16]) -> list[int]:
     return [int(value) for value in np.unique(mask) if value > 0]
 
 
-def curves(path: Path, metrics: pd.DataFrame) -> None:
-    """Draw losses, scores and learned weights over the epochs.
+def curves(path: Path, metrics: pd.DataFrame, monitor: str = "", best: float | None = None) -> None:
+    """Draw losses, scores and learned weights over the epochs, and which epoch was kept.
 
     Args:
         path: PNG to write.
         metrics: rows of a run's `metrics.csv`; columns such as `epoch`, `train/loss/mask`,
             `val/dice_vol`, `s/area`.
+        monitor: column that the epoch was chosen by.
+        best: its value at that epoch.
     """
     by_epoch = metrics.groupby("epoch").mean(numeric_only=True)
     names = [str(column) for column in by_epoch]
@@ -235,7 +238,7 @@ def curves(path: Path, metrics: pd.DataFrame) -> None:
         ax.set_axis_off()
     for ax, (name, columns) in zip(axes.flat, panels, strict=False):
         title, unit = _PANELS[name]
-        _lines(ax, by_epoch, columns)
+        _lines(ax, by_epoch, columns, {} if best is None else {monitor: best})
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_ylabel(unit)
@@ -253,15 +256,15 @@ def _belongs(column: str, panel: str) -> bool:
     return stage in _STAGES and rest == panel
 
 
-def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str]) -> None:
+def _lines(ax: Axes, by_epoch: pd.DataFrame, columns: list[str], best: Mapping[str, float]) -> None:
     for column in columns:
         stage, _, rest = column.partition("/")
         values = by_epoch[column].dropna()
         label = stage if stage in _STAGES else rest
-        if column == "val/dice_vol":
-            best = int(values.index[int(values.argmax())])
-            ax.axvline(best, color="grey", linewidth=0.8, linestyle=":")
-            label = f"val, best {values.max():.3f} at epoch {best}"
+        if column in best:
+            kept = values.index[int((values - best[column]).abs().argmin())]
+            ax.axvline(kept, color="grey", linewidth=0.8, linestyle=":")
+            label = f"{label}, best {best[column]:.3f} at epoch {kept}"
         mark = "o" if len(values) == 1 else None
         ax.plot(
             values.index, values, color=_STAGES.get(stage), label=label, linewidth=1.4, marker=mark

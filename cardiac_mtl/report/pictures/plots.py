@@ -309,8 +309,11 @@ def _training(methods: Sequence[Method]) -> Iterator[Picture]:
         if not tables:
             continue
         names = list(dict.fromkeys(c for _, t in tables for c in t.columns))
+        monitors = {run.identity.get("monitor") for run in method.runs}
+        dice = [c for c in names if c.endswith("/dice_vol") and c not in monitors]
         panels = [
-            ("selection score", [c for c in names if c.endswith("/dice_vol")]),
+            ("selection score", [c for c in names if c in monitors]),
+            ("volume Dice", dice),
             ("training losses", [c for c in names if c.startswith("train/loss/")]),
             *(
                 (
