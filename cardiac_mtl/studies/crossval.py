@@ -32,6 +32,8 @@ _POLL_SECONDS = 0.2
 _POLL_QUEUE_SECONDS = 2
 _PATIENCE_SECONDS = 20
 _OURS = ("--data.fold", "--data.num_folds", "--seed_everything", "--experiment", "--run_root")
+_ENOUGH = 2
+"""Runs of an experiment that fail with the same words: the next would too."""
 _LONGEST_NAME = 100
 """Of a study: file systems take 255 bytes, W&B 128."""
 
@@ -203,6 +205,7 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
     if jobs:  # one group of W&B for the whole study
         environment = {"WANDB_RUN_GROUP": jobs[0].ledger.name, **environment}
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
+    refused: list[tuple[str, str | None]] = []
     try:
         while waiting or running:
             while waiting and len(running) < max(1, at_once):
@@ -213,8 +216,19 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
             for job in [job for job, process in running.items() if process.poll() is not None]:
                 del running[job]
                 _tell(job)
+                refused.append((job.experiment, job.state().get("error")))
+                if refused[-1][1] and refused.count(refused[-1]) == _ENOUGH:
+                    waiting = _without(waiting, job.experiment)
     finally:  # Ctrl-C too: the jobs are lost, and run again next time
         _end(list(running.values()))
+
+
+def _without(waiting: Sequence[Job], experiment: str) -> list[Job]:
+    """Leave out the further runs of an experiment, which would fail as those before them did."""
+    kept = [job for job in waiting if job.experiment != experiment]
+    if left_out := len(waiting) - len(kept):
+        say(f"{left_out} further runs of {experiment} are not started: {_ENOUGH} failed alike")
+    return kept
 
 
 def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:

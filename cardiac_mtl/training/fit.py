@@ -355,9 +355,13 @@ class CardiacCLI(LightningCLI):
     def test(self, model: Paper, datamodule: CardiacDataModule) -> None:
         """Score the best checkpoint on the test part; write rows, table and pictures."""
         self._load_weights()
-        if model.class_names:
-            choose_threshold(self.trainer, model, datamodule, self.run_directory)
-        self.trainer.test(model, datamodule=datamodule, verbose=False)
+        give_back = claim(self.run_directory)  # two tests would mix their pictures and rows
+        try:
+            if model.class_names:
+                choose_threshold(self.trainer, model, datamodule, self.run_directory)
+            self.trainer.test(model, datamodule=datamodule, verbose=False)
+        finally:
+            give_back()
 
     def _load_weights(self) -> None:
         """Load the run's best weights, where the folds are those of its training."""

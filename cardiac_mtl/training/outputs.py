@@ -23,7 +23,7 @@ from cardiac_mtl.evaluation.pixels import pixel_rows
 from cardiac_mtl.evaluation.rows import AREA, CaseRows, assemble, score_case, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES
 from cardiac_mtl.papers.base import Paper
-from cardiac_mtl.report.pictures.activations import FIGURES
+from cardiac_mtl.report.pictures.activations import FIGURES, activation_file
 from cardiac_mtl.report.pictures.figures import curves, feature_maps, overlay
 from cardiac_mtl.report.pictures.gallery import FOLDER, choose, fullest, of_patient, write_gallery
 from cardiac_mtl.report.pictures.loops import film, write_loop
@@ -112,6 +112,7 @@ class TestOutputs(Callback):
         pictures += _draw_maps(self.run / FIGURES, pl_module, names, frames.cases)
         by_name = dict(zip((name for name, _ in names), whole, strict=True))
         pictures += draw_activations(self.run / FIGURES, pl_module, data, frames.labels, by_name)
+        _remove_earlier(self.run / FIGURES, pictures)
         say(text)
         self._say_what_is_there(pictures, frames.cases)
 
@@ -248,6 +249,13 @@ def _draw_maps(
         shown = [mask[k] for mask in masks]
         feature_maps(pictures[-1], case.image[k], shown, held, title=f"{name}, slice {k}")
     return pictures
+
+
+def _remove_earlier(folder: Path, pictures: Sequence[Path]) -> None:
+    """Remove what an earlier test drew of cases that are not chosen now, and nothing else."""
+    for pattern in ("*_loop.gif", "feature_maps_*.png", activation_file("*")):
+        for left in set(folder.glob(pattern)) - set(pictures):
+            left.unlink()
 
 
 def _title(case_id: str, dice: float | None) -> str:

@@ -85,14 +85,14 @@ def claim(run: Path) -> Callable[[], None]:
         What gives it back.
 
     Raises:
-        UserError: another process trains this run.
+        UserError: another process trains or tests this run.
     """
     lock = FileLock(run / ".lock")
     try:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise UserError(
-            "another process trains this run",
+            "another process trains or tests this run",
             where=str(run),
             fix="wait for it, or change the configuration or the seed",
         ) from error

@@ -432,6 +432,24 @@ def test_jobs_share_the_processors_that_are_ours(tmp_path, monkeypatch):
     assert given["OMP_NUM_THREADS"] == "2"
 
 
+def test_an_experiment_that_fails_twice_alike_is_not_started_again(tmp_path, monkeypatch, capsys):
+    """A wrong option of twenty folds is said twice, not twenty times; other failures go on."""
+    started = []
+
+    def start(job, _):
+        started.append(job.name)
+        words = "wrong" if job.experiment == "a" else f"wrong in fold {job.fold}"
+        job.write(state="failed", error=words)
+        return SimpleNamespace(poll=lambda: 2)
+
+    monkeypatch.setattr(crossval, "_start", start)
+    jobs = [Job(tmp_path, name, fold, 0, ()) for name in ("a", "b") for fold in range(4)]
+    crossval.run_locally(jobs, 1)
+    of_b = [f"b-fold{fold}-seed0" for fold in range(4)]
+    assert started == ["a-fold0-seed0", "a-fold1-seed0", *of_b]
+    assert "2 further runs of a are not started: 2 failed alike" in capsys.readouterr().out
+
+
 def test_options_of_sbatch_are_one_line_of_the_script(tmp_path):
     given = ["--config", "mtn_unet", "--sbatch=--qos low --comment='two words'"]
     options = crossval._parser().parse_args(given)

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.phantom_files import LAYOUTS
@@ -98,6 +99,14 @@ def test_the_line_of_an_epoch_tells_its_own_losses(hearts, tmp_path, capsys):
 
 
 def test_test_writes_rows_table_and_pictures(run, capsys):
+    figures = run / "figures"
+    figures.mkdir()
+    earlier, own = figures / "feature_maps_gone.png", figures / "notes.png"
+    for file in (earlier, own):
+        file.touch()
+    with FileLock(run / ".lock"):
+        assert main(["test", "--run", str(run)]) == 2
+    assert "another process trains or tests this run" in capsys.readouterr().err
     assert main(["test", "--run", str(run.parents[2])]) == 0
     shown = capsys.readouterr().out
     cases, slices = (pd.read_csv(run / f"{name}.csv") for name in ("cases", "slices"))
@@ -108,8 +117,10 @@ def test_test_writes_rows_table_and_pictures(run, capsys):
     assert set(cases["patient_id"]) == set(tested)
     assert set(slices["protocol"]) == {"honest"}
     for case in cases["case_id"]:
-        assert str(run / "figures" / f"{case}.png") in shown
-        assert (run / "figures" / f"{case}.png").stat().st_size > 10_000
+        assert str(figures / f"{case}.png") in shown
+        assert (figures / f"{case}.png").stat().st_size > 10_000
+    assert own.is_file()
+    assert not earlier.exists()
     assert (run / "figures" / "curves.png").is_file()
     assert "n (missed/false/empty)" in shown
 

@@ -235,7 +235,7 @@ def test_two_at_one_run_are_one_too_many(hearts, tmp_path, capsys):
     assert killed("in a step", given) == -signal.SIGKILL
     with FileLock(the_run(tmp_path) / ".lock"):
         assert main(given) == 2
-    assert "another process trains this run" in capsys.readouterr().err
+    assert "another process trains or tests this run" in capsys.readouterr().err
 
 
 def test_a_run_does_not_go_on_with_other_data(hearts, tmp_path, capsys):
