@@ -27,6 +27,9 @@ def introduction(
         f"fold {data.fold} of {len(data.splits)}: {len(split.train)} patients train, "
         f"{len(split.val)} validate, {len(split.test)} test"
     )
+    masked = {case.patient_id for case in data.cases if any(case.mask)}
+    if unmasked := set(split.test) - masked if model.label_names else ():
+        yield f"{len(unmasked)} of the test patients without a mask: no Dice will be theirs"
     if data.offset:
         yield f"masks lie {data.offset}; augmentation keeps that"
     if remark := model.remark(trainer):
