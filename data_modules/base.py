@@ -219,8 +219,9 @@ class CardiacDataModule(Preparation, LightningDataModule):
 
     @override
     def setup(self, stage: str) -> None:
+        self.find()
         if not hasattr(self, "store"):
-            self._open()
+            self.store = self.open_store()
         if stage == "fit" and self.augmentation.keep_offset and self.offset is None:
             self.offset = self._measure_offset()
         # tests and validations of their own read each slice but once
@@ -232,14 +233,19 @@ class CardiacDataModule(Preparation, LightningDataModule):
     def teardown(self, stage: str) -> None:
         self._on_device = None
 
-    def _open(self) -> None:
-        """Find and prepare the cases, from the folder that is to hold them."""
+    def find(self) -> None:
+        """Find the cases and deal the patients, once: `setup` begins so, without reading an image.
+
+        Raises:
+            UserError: no folder of the data, no case, or no such fold.
+        """
+        if hasattr(self, "splits"):
+            return
         if self.root is None:
             raise UserError("no data", where="data.root", fix="give the folder of the data set")
         if not (self.folds.leave_out or self.folds.splits_file):
             check_fold(self.fold, self.folds.num_folds)
         self.find_and_split()
-        self.store = self.open_store()
 
     def _measure_offset(self) -> Offset:
         """Measure how the masks of the training patients lie, by one volume of each."""

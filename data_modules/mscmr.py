@@ -201,7 +201,7 @@ class MSCMRDataModule(CardiacDataModule):
     @override
     def setup(self, stage: str) -> None:
         again = hasattr(self, "store")
-        super().setup(stage)
+        self.find()
         own = set(roles_of(self._as_they_are).own)
         if stage == "fit" and not own & set(self.training_patients):
             raise UserError(
@@ -217,6 +217,7 @@ class MSCMRDataModule(CardiacDataModule):
                 fix="validate on patients that have one",
                 code="no_mask",
             )
+        super().setup(stage)
         if not again:
             self._say_what_is_unusual()
 

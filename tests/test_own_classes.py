@@ -208,6 +208,15 @@ def test_check_says_in_one_line_what_an_own_data_module_lacks(fit, hearts, tmp_p
     assert capsys.readouterr().err.startswith("cardiac-mtl: own_data.WithoutReader: has no read_m")
 
 
+def test_what_is_refused_waits_for_no_image_to_be_prepared(fit, hearts, tmp_path):
+    cache = tmp_path / "cache"
+    more = ("--data.cache_dir", str(cache), "--data.root", str(hearts))
+    assert fit("own_paper.OtherIndices", "own_data.Hearts", *more) == 2
+    assert not cache.exists()
+    assert fit("own_paper.Plain", "own_data.Hearts", *more) == 0
+    assert cache.exists()
+
+
 def test_a_layout_without_phantoms_asks_for_its_folder(fit, capsys):
     assert fit("own_paper.Plain", "own_data.Hearts", "--data.fold", "0") == 2
     assert "no phantoms in the layout 'hearts'; give the folder" in capsys.readouterr().err

@@ -228,7 +228,6 @@ class CardiacCLI(LightningCLI):
         """Check everything that can be checked, then make or find the run directory."""
         self._set_up_data("fit")
         data = self.datamodule
-        refuse_no_validation(self.trainer, data)
         self.model.refuse_trainer(self.trainer)
         if start := self._config_of_command().get("ckpt_path"):
             self._start_from(Path(start))
@@ -374,11 +373,13 @@ class CardiacCLI(LightningCLI):
         load_weights(self.model, checkpoint, path)
 
     def _set_up_data(self, stage: str) -> None:
-        self.datamodule.setup(stage)
+        self.datamodule.find()  # what is refused by this alone waits for no image to be prepared
         refuse_other_labels(self.model, self.datamodule)
         if stage == "fit":
             refuse_unannotated(self.model, self.datamodule)
+            refuse_no_validation(self.trainer, self.datamodule)
             refuse_other_optimizers(self.model)
+        self.datamodule.setup(stage)
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand == "test":
