@@ -25,11 +25,9 @@ from cardiac_mtl.studies.job import (
     LOST,
     RUNNING,
     STOPPED,
-    WAITING,
     Job,
     read_study,
     save_study,
-    table,
 )
 
 # jobs are forked from a process that has imported everything and computed nothing
@@ -166,27 +164,6 @@ sys.exit(main(["cv", "--config", "mtn_unet", "--folds", "2", "--run_root", {str(
     assert "another `cv` runs this study" in done.stderr
 
 
-def test_a_job_whose_process_was_killed_is_lost(tmp_path):
-    job = Job(tmp_path, "mtn_unet", 0, 0, ())
-    code = f"""
-import time
-from pathlib import Path
-from cardiac_mtl.studies.job import RUNNING, Job
-job = Job(Path({str(tmp_path)!r}), "mtn_unet", 0, 0, ())
-with job.lock:
-    job.write(state=RUNNING)
-    print("held", flush=True)
-    time.sleep(60)
-"""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "held\n"
-    assert job.state()["state"] == RUNNING
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    assert job.state()["state"] == LOST
-
-
 @pytest.mark.cluster
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
 def test_a_study_that_is_stopped_leaves_no_job_behind(hearts, tmp_path, sign):
@@ -220,83 +197,6 @@ def test_what_looks_after_runs_imports_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_run_whose_directory_was_renamed_is_run_again(tmp_path):
-    job = Job(tmp_path, "mtn_unet", 0, 0, ())
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "run.json").write_text("{}")
-    job.write(state="finished", run=str(run))
-    assert job.state()["state"] == "finished"
-    run.rename(tmp_path / "before")
-    assert job.state()["state"] == WAITING
-    assert "waiting" in table([job])
-
-
-def test_the_batch_script_survives_spaces_and_per_cents(tmp_path, monkeypatch):
-    ledger = tmp_path / "a study 50%"
-    text = slurm.script(ledger, ["one", "two"], [1], 3, ["--partition=gpu"])
-    assert f"#SBATCH --output='{ledger}%/slurm-%A_%a.log'" in text
-    assert "#SBATCH --array=1%3\n" in text
-    assert "#SBATCH --partition=gpu\n" in text
-    subprocess.run(["bash", "-n"], input=text, text=True, check=True)
-    seen = tmp_path / "seen"
-    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" $PYTHONSAFEPATH "$@" > {seen}\n')
-    (tmp_path / "srun").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
-    subprocess.run(["bash"], input=text, text=True, check=True)
-    words = seen.read_text().splitlines()
-    assert words[0] == "1"  # Python imports nothing of the folder
-    assert words[2] == f"--output={ledger}%/two.log"
-    assert words[-2:] == [str(ledger), "two"]
-
-
-def test_a_job_of_slurm_stands_as_slurm_says_and_is_not_lost_where_slurm_is_silent(tmp_path):
-    job = Job(tmp_path, "mtn_unet", 0, 0, ())
-    job.write(state=RUNNING, slurm="7_0")
-    for queue, expected in (
-        ({"7_0": "RUNNING"}, RUNNING), ({"7_0": "PENDING"}, "queued"), ({}, LOST), (None, RUNNING),
-    ):  # fmt: skip
-        assert job.state(lambda queue=queue: queue)["state"] == expected
-    job.write(state=STOPPED, slurm="7_0")
-    assert job.state(lambda: {"7_0": "PENDING"})["state"] == "queued"
-
-
-@pytest.fixture
-def scontrol(tmp_path, monkeypatch):
-    """Return what makes `scontrol` fail a number of times, and a list of what it was asked."""
-    asked = tmp_path / "asked"
-
-    def fails(times):
-        asked.write_text("")
-        (tmp_path / "scontrol").write_text(f"""#!/bin/sh
-echo "$@" >> {asked}
-[ $(wc -l < {asked}) -gt {times} ] && exit
-echo "7_0-1: Requested partition\nconfiguration not available now" >&2
-exit 1
-""")
-        (tmp_path / "scontrol").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        return lambda: asked.read_text().splitlines()
-
-    return fails
-
-
-def test_a_job_is_released_though_slurm_is_busy_for_a_moment(scontrol):
-    asked = scontrol(2)
-    slurm.release("7", pauses=(0, 0, 0))
-    assert asked() == ["release 7"] * 3
-
-
-def test_a_job_that_slurm_does_not_release_says_so_in_the_words_of_slurm(scontrol):
-    asked = scontrol(9)
-    with pytest.raises(UserError) as caught:
-        slurm.release("7", pauses=(0,))
-    assert asked() == ["release 7"] * 2
-    (line,) = str(caught.value).splitlines()
-    assert "7_0-1: Requested partition configuration not available now" in line
-
-
 def test_two_experiments_of_one_name_are_refused(tmp_path):
     """Their jobs would share state and log, and one of them would never run."""
     for folder in ("a", "b"):
@@ -305,16 +205,6 @@ def test_two_experiments_of_one_name_are_refused(tmp_path):
     names = ",".join(str(tmp_path / folder / "mtn.yaml") for folder in ("a", "b"))
     with pytest.raises(UserError, match="two experiments are called 'mtn'"):
         plan([names], 2, [0], tmp_path, [])
-
-
-def test_a_job_whose_metrics_have_no_epoch_yet_stands_in_the_table(tmp_path):
-    """LearningRateMonitor logs before the first epoch ends."""
-    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
-    (tmp_path / "run.json").write_text("{}")
-    (tmp_path / "metrics.csv").write_text("lr-Adam,step\n0.1,0\n")
-    job = Job(tmp_path, "mtn_unet", 0, 0, ())
-    job.write(state="failed", run=str(tmp_path), started_at="2026-01-01T00:00:00+00:00")
-    assert "0/3" in table([job])
 
 
 def test_a_study_that_left_folds_out_says_so(study, capsys):
@@ -385,21 +275,6 @@ def test_the_report_has_the_seeds_of_earlier_calls_too(tmp_path, monkeypatch):
         words = ["--folds", "2", "--seeds", seed, "--run_root", str(tmp_path)]
         assert crossval.run(["cv", "--config", "mtn_unet", *words]) == 0
     assert [len(words[1:-2]) for words in reported] == [2, 4]
-
-
-@pytest.mark.parametrize("state", ["queued", RUNNING])
-def test_a_job_that_is_queued_again_stands_in_the_table(tmp_path, monkeypatch, state):
-    """It has a run with epochs, and no time at which it was started."""
-    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}\n")
-    (tmp_path / "run.json").write_text("{}")
-    (tmp_path / "metrics.csv").write_text("epoch,step\n0,1\n")
-    there = {"7_0": "RUNNING" if state == RUNNING else "PENDING"}
-    monkeypatch.setattr(slurm, "queue", lambda: there)
-    job = Job(tmp_path, "mtn_unet", 0, 0, ())
-    job.write(state="queued", slurm="7_0", run=str(tmp_path))
-    shown = table([job])
-    assert "1/3" in shown
-    assert f"1 {state}" in shown
 
 
 def test_a_job_imports_nothing_of_the_folder_that_it_is_started_in(tmp_path, monkeypatch):
