@@ -94,6 +94,24 @@ def test_draws_keep_to_their_ranges_and_share():
     assert float(draws.gamma.max()) <= 1.5001
 
 
+def test_nothing_that_is_drawn_tells_of_another():
+    ranges = Augmentation(
+        probability=1, rotation_deg=30, translation=0.1, zoom=0.3, shear_deg=10, flip=True,
+        gamma=0.5, bias=0.2, noise=0.1,
+    )  # fmt: skip
+    draws = draw(ranges, 4000, (48, 64), generator())
+    linear, moved = draws.theta[:, :, :2], draws.theta[:, :, 2:]
+    mirror = linear.det().sign()
+    cos, sin = (linear[:, :, 0] * mirror[:, None]).T
+    scale, angle = torch.hypot(cos, sin), torch.atan2(sin, cos)
+    shear = (linear[:, 0, 1] * cos + linear[:, 1, 1] * sin) / scale**2
+    shift = torch.linalg.solve(linear, moved)[:, :, 0]
+    drawn = [angle, scale.log(), mirror, shear, *shift.T, draws.gamma.log(), draws.noise]
+    together = np.corrcoef(torch.stack([*drawn, *draws.bias.flatten(1).T]))
+    assert len(together) == 8 + 9
+    assert np.abs(together - np.eye(17)).max() < 0.08  # five times what chance leaves
+
+
 def test_pixels_that_are_not_square_leave_a_turned_heart_round():
     row, column = np.mgrid[:120, :80]
     radius = np.hypot((row - 59.5) * 1.0, (column - 39.5) * 1.6)  # mm

@@ -67,6 +67,11 @@ def test_no_line_through_a_constant_or_two_points(reference, predicted):
     assert line.n == np.count_nonzero(~np.isnan(reference))
 
 
+def test_three_points_have_a_line():
+    line = pearson(np.array([1.0, 2, 3]), np.array([3.0, 5, 7]))
+    assert line == pytest.approx((1, 2, 1, 3))
+
+
 def test_of_several_pairs_a_patient_patients_are_drawn():
     reference, predicted = measured(2)
     reference[3] = NAN

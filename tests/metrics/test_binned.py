@@ -91,11 +91,14 @@ def test_many_cases_are_measured_in_one_go():
 
 
 def test_the_curves_enclose_their_areas():
-    counts = count_in_bins(*scores(3, 2000, 2))
+    probability, truth = scores(3, 2000, 2)
+    probability[:8] = 0  # the lowest bin is of the curve too
+    counts = count_in_bins(probability, truth)
     curve = roc_of_bins(counts)
     assert (curve.x[0], curve.y[0], curve.x[-1], curve.y[-1]) == (0, 0, 1, 1)
     assert area_under(curve.x, curve.y) == pytest.approx(curve.area)
     precise = precision_recall_of_bins(counts)
+    assert precise.x[-1] == 1
     steps = np.diff(precise.x, prepend=0)
     assert (steps * precise.y).sum() == pytest.approx(precise.area)
 

@@ -110,6 +110,11 @@ def test_one_value_has_no_interval(values):
     assert all(map(math.isnan, bootstrap_mean(np.array(values, float))))
 
 
+def test_two_values_or_patients_have_one():
+    assert bootstrap_mean(np.array([1.0, 2.0])) == (1, 2)
+    assert bootstrap_mean(np.array([1.0, 1, 2, 2]), clusters=np.array([0, 0, 1, 1])) == (1, 2)
+
+
 def test_one_patient_has_no_interval():
     assert all(map(math.isnan, bootstrap_mean(normal(7, 20), clusters=np.zeros(20, int))))
 
@@ -163,6 +168,7 @@ def test_one_pair_is_no_test():
     result = paired_test(np.array([1.0, NAN]), np.array([0.0, 2.0]))
     assert result.n == 1
     assert all(map(math.isnan, result[1:]))
+    assert paired_test(np.array([1.0, 3.0]), np.zeros(2))[:3] == (2, 2, 0.5)
     two_rows = paired_test(np.array([1.0, 2.0]), np.array([0.0, 0.0]), np.array(["a", "a"]))
     assert math.isnan(two_rows.p_wilcoxon)
 
