@@ -170,10 +170,11 @@ def test_matrices_are_stretched_onto_each_other_wherever_they_lie():
             grown = resize((plane == value).astype(float), (72, 60), order=1, anti_aliasing=False)
             expected[k] += value * np.around(grown).astype(int)
     np.testing.assert_array_equal(carry(mask, target, "matrix_resize"), expected)
-    moved = carry(mask, target, "matrix_resize", crop_offset=CROP_OFFSETS["C0"])
-    np.testing.assert_array_equal(moved[:, 4:, 9:], expected[:, :-4, :-9])
-    assert not moved[:, :4].any()
-    assert not moved[:, :, :9].any()
+    for sequence, (down, right) in {"C0": (4, 9), "T2": (5, 5)}.items():
+        moved = carry(mask, target, "matrix_resize", crop_offset=CROP_OFFSETS[sequence])
+        np.testing.assert_array_equal(moved[:, down:, right:], expected[:, :-down, :-right])
+        assert not moved[:, :down].any()
+        assert not moved[:, :, :right].any()
 
 
 def test_by_position_each_slice_fills_a_slab():

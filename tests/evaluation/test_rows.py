@@ -188,6 +188,18 @@ def test_mask_and_regression_disagree_by_what_the_regression_is_off(table, make_
     assert cases["area_disagreement_mm2"].iloc[0] == pytest.approx(10.0)
 
 
+def test_the_disagreement_of_a_case_is_of_all_slices_and_its_errors_of_those_with_the_label(
+    table, make_batch
+):
+    """Without a reference nobody knows which slices hold it; the disagreement is for these."""
+    batch, prediction = make_batch()
+    batch["mask"][2], batch["indices"][2] = 0, 0
+    prediction["indices"][2] += 60
+    case = scored(table, (batch, prediction)).cases.iloc[0]
+    assert case["area_disagreement_mm2"] == pytest.approx((10 + 10 + 70) / 3)
+    assert case["regressed_area_error_mm2"] == pytest.approx(10)
+
+
 def test_predicted_classes_have_rows_of_their_own(table, make_batch):
     batch, prediction = make_batch()
     batch["label"][:] = 1

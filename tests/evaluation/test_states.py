@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.metrics import HausdorffDistanceMetric
+from monai.metrics import HausdorffDistanceMetric, compute_hausdorff_distance
 
 from cardiac_mtl.evaluation.states import score_masks, score_slices, state_of
 
@@ -74,6 +74,15 @@ def test_monai_forgets_the_misses_that_we_count():
     assert float(metric.aggregate()) == 0.0  # the one case that went well
     ours = [score_masks(*pair, (1.0, 1.0, 1.0)).hd_mm for pair in everything]
     assert np.nanmean(ours) > 5
+
+
+@pytest.mark.parametrize(("name", "percentile"), [("hd95_mm", 95), ("hd_mm", None)])
+def test_the_columns_of_distances_are_those_of_monai(name, percentile):
+    a, b = np.random.default_rng(1).random((2, 6, 12, 9)) > 0.9
+    pair = (torch.tensor(mask)[None, None].float() for mask in (a, b))
+    options = {"include_background": True, "percentile": percentile, "spacing": (8.0, 1.5, 2.0)}
+    theirs = float(compute_hausdorff_distance(*pair, **options))
+    assert getattr(score_masks(a, b, (8.0, 1.5, 2.0)), name) == pytest.approx(theirs, abs=1e-4)
 
 
 def test_slices_score_as_they_would_alone():
