@@ -102,6 +102,11 @@ def test_a_map_is_padded_by_whole_pixels_and_scaled_as_all_are_or_alone(root):
     np.testing.assert_allclose(data.store.spacing[0], [17.0, 1.3, 1.2])
 
 
+def test_maps_are_scaled_alike_unless_told_otherwise():
+    assert T1DataModule().preparation["unit_ms"] == 1000
+    assert T1DataModule(fixed_scale=False).preparation["unit_ms"] is None
+
+
 sizes = st.tuples(st.integers(1, 30), st.integers(1, 30))
 
 
@@ -252,6 +257,15 @@ def test_a_wall_that_native_myocardium_cannot_have_is_noticed(root):
     (one,) = found
     assert (one.code, one.severity) == ("t1_wall", "warning")
     assert "native is 600 to 1800" in one.message
+
+
+def test_a_map_that_is_mostly_blacked_out_is_still_in_ms(root):
+    change_image(
+        root, lambda voxels: np.where(np.arange(len(voxels))[:, None, None] < 5, voxels, 0)
+    )
+    data = T1DataModule()
+    voxels = sitk.GetArrayFromImage(data.read_image(find_cases(root)[0]))
+    assert np.median(voxels) == 0 < np.median(voxels[voxels > 0])
 
 
 def test_failed_fits_do_not_change_the_scale_of_a_map(root):
