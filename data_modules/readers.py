@@ -22,6 +22,8 @@ from data_modules.series import count_phases, phases_of_folder, read_phases, rea
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
+BETWEEN_SLICES = 2.5
+"""By how much slices lie further apart than pixels, at least, to tell which axis counts them."""
 _NIFTI = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
 
 
@@ -336,6 +338,7 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
             fix="repair the header",
             code="spacing",
         )
+    _refuse_slices_elsewhere(image.GetSize(), spacing, path)
     axes = affine[:3, :3] / spacing
     left, _, right = np.linalg.svd(axes)
     nearest = left @ right
@@ -353,6 +356,27 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection(nearest.ravel().tolist())
     return image
+
+
+def _refuse_slices_elsewhere(size: Sequence[int], spacing: NDArray[np.float64], path: Path) -> None:
+    """Refuse a stack whose slices follow one another along a row or a column of the file.
+
+    Tools that turn a volume towards the axes of the body leave an oblique short axis so: its rows
+    across the slices would pass for images.
+    """
+    coarse = int(spacing.argmax())
+    if (
+        size[2] > 1
+        and coarse < 2
+        and spacing[coarse] > BETWEEN_SLICES * np.delete(spacing, coarse).max()
+    ):
+        raise UserError(
+            f"has voxels of {_times(spacing.round(4))} mm: its slices lie along axis {coarse + 1}",
+            where=str(path),
+            fix="reorder the axes so that the third counts the slices, or give the file of before "
+            "it was turned to the axes of the body",
+            code="slice_axis",
+        )
 
 
 def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:
