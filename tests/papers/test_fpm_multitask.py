@@ -216,13 +216,10 @@ def test_predict_names_the_classes(maps, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypatch):
-    for module in (
-        "commands.predict",
-        "training.outputs",
-    ):  # after two batches images differ in the sixth digit
-        monkeypatch.setattr(
-            f"cardiac_mtl.{module}.write_csv", lambda path, rows: rows.to_csv(path, index=False)
-        )
+    # after two batches images differ in the sixth digit
+    monkeypatch.setattr(
+        "cardiac_mtl.training.outputs.write_csv", lambda path, rows: rows.to_csv(path, index=False)
+    )
     data, runs = tmp_path / "maps", tmp_path / "runs"
     copytree(maps, data)
     table = pd.read_csv(data / "cases.csv")
