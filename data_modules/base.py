@@ -179,6 +179,12 @@ class CardiacDataModule(Preparation, LightningDataModule):
         """The patients to train on: under the paper protocol those of validation too."""
         return self.split.train + (self.split.val if self.paper_protocol else ())
 
+    @property
+    def pixels_mm(self) -> tuple[float, float]:
+        """Shortest and longest side of the pixels that are trained on, after `setup`."""
+        sides = self.store.spacing[self.positions_of("train"), 1:]
+        return float(sides.min()), float(sides.max())
+
     def patients_seen(
         self, stage: Literal["train", "other"], *, transferred: bool = False
     ) -> list[str]:

@@ -291,6 +291,33 @@ def first_pixel(
     return row, column
 
 
+def cut_slices(
+    mask: NDArray[np.uint8], image: sitk.Image, spacing_mm: Spacing, centre: Centre | None = None
+) -> list[int]:
+    """Return the slices whose mask ends where the prepared grid does, though the image goes on.
+
+    Args:
+        mask: (S, H, W), above 0 inside, on the prepared grid.
+        image: the volume that was prepared.
+        spacing_mm: in-plane spacing of the prepared grid.
+        centre: of the prepared grid, as it was prepared.
+    """
+    height, width = mask.shape[1:]
+    rows, columns = _samples(image, prepared_grid(image, (height, width), spacing_mm, centre))
+    last_column, last_row, _ = (n - 1 for n in image.GetSize())
+    borders = [
+        (rows.nearest[0] > 0, mask[:, 0]),
+        (rows.nearest[-1] < last_row, mask[:, -1]),
+        (columns.nearest[0] > 0, mask[:, :, 0]),
+        (columns.nearest[-1] < last_column, mask[:, :, -1]),
+    ]
+    cut = np.zeros(len(mask), bool)
+    for goes_on, border in borders:
+        if goes_on:
+            cut |= border.any(axis=1)
+    return np.flatnonzero(cut).tolist()
+
+
 def apex_first(image: sitk.Image) -> bool:
     """Say whether the header of a volume has its first slice nearer to the apex than its last.
 

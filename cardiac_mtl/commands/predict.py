@@ -1,8 +1,8 @@
 """`predict`: masks in the geometry of the input, classes and indices, for images of any origin."""
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,16 @@ from cardiac_mtl.report.pictures.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
 from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine
-from data_modules.geometry import PreparedInput, first_pixel, restore
+from data_modules.examination import image_findings
+from data_modules.findings import notice, noticed
+from data_modules.geometry import PreparedInput, cut_slices, first_pixel, restore
 from data_modules.inputs import find_inputs
 from data_modules.readers import named_nifti, write_mask
 
 ROWS = "predictions.csv"
 SLICES_AT_ONCE = 16
+LIKE = 1.25
+"""Factor within which pixels are as large as those of the training."""
 AHEAD = np.float32(1e-3)
 """By which what is kept is more probable than what was likeliest beside it, at least: `test` scores
 what is kept, and rounding must not turn a tie."""
@@ -71,12 +75,19 @@ def run(arguments: Sequence[str]) -> int:
     _refuse_overwriting(volumes, options.output)
     _refuse_doubled(cases)
     options.output.mkdir(parents=True, exist_ok=True)
+    for caveat in predictor.caveats:
+        say(caveat)
     rows: list[Row] = []
     for phases in volumes:
         try:
-            rows += predictor.predict_file(phases[0].image[0], phases, options.output)
+            with _said_once(phases):
+                found = predictor.predict_file(phases[0].image[0], phases, options.output)
         except UserError as error:
             faults.append(error)
+            continue
+        if not rows:  # stopped from here on, no table of before would lie beside masks of now
+            (options.output / ROWS).unlink(missing_ok=True)
+        rows += found
     if not rows:
         with suppress(OSError):  # it held something before
             options.output.rmdir()
@@ -86,6 +97,15 @@ def run(arguments: Sequence[str]) -> int:
         say(f"left out: {fault}")
     say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / ROWS}")
     return 1 if faults else 0
+
+
+@contextmanager
+def _said_once(phases: Sequence[Case]) -> Iterator[None]:
+    """Say what is noticed of a file once, not in every phase, and by case, as `fit` does."""
+    with noticed() as odd:
+        yield
+    for code, message, severity in dict.fromkeys((f.code, f.message, f.severity) for f in odd):
+        notice(code, Path(_name_of(phases)), message, severity)
 
 
 def _file_of(case: Case) -> tuple[object, str]:
@@ -128,9 +148,13 @@ def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None
 
 def _mask_name(phases: Sequence[Case]) -> str:
     """Return the name of the file that holds the mask of one volume, or of all phases of a file."""
+    return f"{_name_of(phases)}_mask.nii.gz"
+
+
+def _name_of(phases: Sequence[Case]) -> str:
+    """Return the name of one volume, or of the cine whose phases one file holds."""
     first = phases[0]
-    name = first.case_id if len(phases) == 1 else name_of_cine(first.case_id)
-    return f"{name}_mask.nii.gz"
+    return first.case_id if len(phases) == 1 else name_of_cine(first.case_id)
 
 
 class Predictor:
@@ -149,7 +173,12 @@ class Predictor:
         self.device = _device(device)
         self.paper.to(self.device).eval()
         identity = read_identity(run_directory)
+        if checkpoint.resolve() != (run_directory / BEST).resolve():
+            identity.pop("threshold", None)  # `test` chose it for the probabilities of the best
         self.threshold = threshold_of(identity)
+        self.pixels_mm = identity.get("pixels_mm")
+        """Shortest and longest side that was trained on; None for runs that did not keep it."""
+        self.caveats = _caveats(identity, self.paper.class_names)
         self.context = as_trained(identity.get("precision"), self.device)
 
     def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
@@ -165,14 +194,17 @@ class Predictor:
         """
         rows: list[Row] = []
         masks = []
+        cut: set[int] = set()
         for case in phases:
             prepared = self.data.prepare_input(case)
+            self._notice_odd(case, prepared)
             prediction = self._predict(prepared.image)
             columns = self._columns(prediction, prepared)
             if "mask_prob" in prediction:
                 probability = prediction["mask_prob"].numpy()
                 kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
                 masks.append(self._mask(probability, kept, prepared))
+                cut.update(cut_slices(kept, prepared.volume, prepared.spacing, prepared.centre))
                 if prepared.image.ndim == 4:
                     _write_cine(output, case.case_id, prepared.image, kept)
                 columns |= _measured(masks[-1], self.data.index_names, self.paper.label_names)
@@ -180,9 +212,33 @@ class Predictor:
                 {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
                 for k in range(len(prepared.image))
             ]
+        if cut:
+            height, width = (
+                n * mm for n, mm in zip(self.data.matrix, prepared.spacing, strict=True)
+            )
+            what = f"the mask of slices {sorted(cut)} ends where the network's view does"
+            how = (
+                "what lies beyond is not segmented; look at it, or crop the image around the heart"
+            )
+            notice("crop_cuts", source, f"{what}, {height:.0f} x {width:.0f} mm: {how}")
         if masks:
             write_mask(output / _mask_name(phases), masks, like=source)
         return rows
+
+    def _notice_odd(self, case: Case, prepared: PreparedInput) -> None:
+        """Say why what is predicted of an image should not be trusted."""
+        voxels = sitk.GetArrayViewFromImage(prepared.volume)
+        for finding in image_findings(voxels, prepared.volume, case):
+            notice(finding.code, case.image[0], finding.message)
+        if self.pixels_mm is None:
+            return
+        shortest, longest = self.pixels_mm
+        if min(prepared.spacing) * LIKE < shortest or max(prepared.spacing) > longest * LIKE:
+            row_mm, column_mm = prepared.spacing
+            what = f"the network sees pixels of {row_mm:.3g} x {column_mm:.3g} mm"
+            known = f"was trained on sides of {shortest:.3g} to {longest:.3g} mm"
+            how = "hearts have another size than any it knows; resample the image"
+            notice("pixel_size", case.image[0], f"{what} and {known}: {how}")
 
     @torch.inference_mode()
     def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
@@ -242,6 +298,19 @@ class Predictor:
         mask = sitk.GetImageFromArray(stacked.astype(np.uint8))
         mask.CopyInformation(volume)
         return mask
+
+
+def _caveats(identity: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+    """Return what is to be known of a run before anybody trusts what it predicts."""
+    lines = []
+    if identity.get("phantom"):
+        lines.append("note: trained on phantom hearts: of patients its predictions mean nothing")
+    if classes:
+        rule = identity.get("threshold", {}).get("rule", "one half: `test` chose none for it")
+        lines.append(
+            f"called {classes[1]} above a probability of {threshold_of(identity):.4g}: {rule}"
+        )
+    return lines
 
 
 def _favouring(probability: NDArray[np.float32], kept: NDArray[np.uint8]) -> NDArray[np.float32]:

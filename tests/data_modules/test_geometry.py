@@ -5,7 +5,14 @@ import pytest
 import SimpleITK as sitk
 
 from cardiac_mtl.contracts import UNLABELLED
-from data_modules.geometry import apex_first, prepare_image, prepare_mask, prepared_grid, restore
+from data_modules.geometry import (
+    apex_first,
+    cut_slices,
+    prepare_image,
+    prepare_mask,
+    prepared_grid,
+    restore,
+)
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -62,6 +69,23 @@ def test_slices_without_annotation_stay_so_beyond_the_volume():
     mask = prepare_mask(volume(array), (128, 128), 1.5625)
     assert (mask[1] == UNLABELLED).all()
     assert (mask[[0, 2]] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "place", "cut"),
+    [
+        (32, (0, 9), [1]),
+        (32, (-1, 9), [1]),
+        (32, (9, 0), [1]),
+        (32, (9, -1), [1]),
+        (32, (1, 30), []),
+        (96, (0, 0), []),  # the grid reaches beyond the image
+    ],
+)
+def test_a_mask_at_the_border_of_the_grid_is_cut_where_the_image_goes_on(side, place, cut):
+    mask = np.zeros((2, side, side), np.uint8)
+    mask[1, place[0], place[1]] = 2
+    assert cut_slices(mask, volume(ball((2, 60, 70))), 1.5) == cut
 
 
 def test_there_and_back_keeps_the_mask():

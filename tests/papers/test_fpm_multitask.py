@@ -19,6 +19,7 @@ from cardiac_mtl.papers.fpm_multitask import (
     JaccardAndCrossEntropy,
     T1Baseline,
 )
+from cardiac_mtl.runs import LAST
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, UncertaintyWeighting
 
 BASELINES = {
@@ -253,7 +254,7 @@ def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypa
     assert list((run / "figures").glob("class_activation_*.png"))
 
 
-def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path):
+def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path, capsys):
     words = ["fit", "--config", "fpm_classification", "--config", "debug", "--data.root", maps]
     words += ["--data.num_folds", "3", "--trainer.accelerator", "cpu", "--run_root", tmp_path]
     assert main([str(word) for word in words]) == 0
@@ -268,6 +269,13 @@ def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path):
         run.write_text(json.dumps(identity | {"threshold": {"value": threshold}}))
         assert main(words) == 0
         assert set(pd.read_csv(tmp_path / "out/predictions.csv")["called"]) == {call}
+    # it was chosen for the best checkpoint
+    assert main([*words, "--checkpoint", str(run.parent / LAST)]) == 0
+    rows = pd.read_csv(tmp_path / "out/predictions.csv")
+    half = np.where(rows["probability_diseased"] > 0.5, "diseased", "healthy")
+    assert rows["called"].tolist() == half.tolist()
+    said = capsys.readouterr().out
+    assert "called diseased above a probability of 0.5: one half: `test` chose none for it" in said
 
 
 def test_who_has_no_classes_has_no_activation():
