@@ -69,7 +69,11 @@ def run(arguments: Sequence[str]) -> int:
     data = predictor.data
     faults: list[UserError] = []
     cases = find_inputs(
-        options.input, whole_cines=data.whole_cines, takes=data.takes, on_error=faults.append
+        options.input,
+        whole_cines=data.whole_cines,
+        one_phase=data.one_phase,
+        takes=data.takes,
+        on_error=faults.append,
     )
     volumes = [list(phases) for _, phases in groupby(cases, key=_file_of)]
     _refuse_overwriting(volumes, options.output)
