@@ -22,6 +22,7 @@ from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
+from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.pictures.gallery import grey
 from cardiac_mtl.report.pictures.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
@@ -65,6 +66,8 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(arguments[1:])
     run_directory = find_run(options.run)
+    if run_directory != options.run:
+        say(f"network of {run_directory}")
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
     data = predictor.data
     faults: list[UserError] = []
@@ -182,7 +185,7 @@ class Predictor:
         self.threshold = threshold_of(identity)
         self.pixels_mm = identity.get("pixels_mm")
         """Shortest and longest side that was trained on; None for runs that did not keep it."""
-        self.caveats = _caveats(identity, self.paper.class_names)
+        self.caveats = _caveats(identity, self.paper)
         self.context = as_trained(identity.get("precision"), self.device)
 
     def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
@@ -202,7 +205,7 @@ class Predictor:
         for case in phases:
             prepared = self.data.prepare_input(case)
             self._notice_odd(case, prepared)
-            prediction = self._predict(prepared.image)
+            prediction = self._predict(prepared.image, str(case.image[0]))
             columns = self._columns(prediction, prepared)
             if "mask_prob" in prediction:
                 probability = prediction["mask_prob"].numpy()
@@ -245,15 +248,33 @@ class Predictor:
             notice("pixel_size", case.image[0], f"{what} and {known}: {how}")
 
     @torch.inference_mode()
-    def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
-        """Predict (S, [T,] H, W) and return the whole volume on the CPU."""
+    def _predict(self, prepared: NDArray[np.float32], where: str = "") -> Prediction:
+        """Predict (S, [T,] H, W) and return the whole volume on the CPU.
+
+        Args:
+            prepared: the images.
+            where: they come from, for the message.
+
+        Raises:
+            UserError: what comes out is not finite.
+        """
         with self.context:
             parts = [
                 self.paper.predict(self.paper(part[:, None].to(self.device)))
                 for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
             ]
-        keys = parts[0].keys()
-        return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
+        found = {
+            key: torch.cat([part[key] for part in parts]).float().cpu()  # type: ignore[literal-required]
+            for key in parts[0]
+        }
+        if not all(values.isfinite().all() for values in found.values()):
+            # no number is above a threshold: all would be background, and healthy
+            raise UserError(
+                "the network gives values that are no numbers",
+                where=where,
+                fix="look at the image with `cardiac-mtl check`, or give another --checkpoint",
+            )
+        return found  # type: ignore[return-value]
 
     def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[Any]]:
         """Return one column a predicted class and a regressed index, a value a slice.
@@ -304,9 +325,11 @@ class Predictor:
         return mask
 
 
-def _caveats(identity: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
+def _caveats(identity: Mapping[str, Any], paper: Paper) -> list[str]:
     """Return what is to be known of a run before anybody trusts what it predicts."""
-    lines = []
+    values = ", ".join(f"{k} {name}" for k, name in enumerate(paper.label_names, start=1))
+    lines = [f"values of the masks: {values}"] if values else []
+    classes = paper.class_names
     if identity.get("phantom"):
         lines.append("note: trained on phantom hearts: of patients its predictions mean nothing")
     if classes:

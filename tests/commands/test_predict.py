@@ -310,6 +310,25 @@ def test_predict_says_once_a_file_why_not_to_trust_it(run, hearts, tmp_path, cap
     assert "trained on phantom hearts: of patients its predictions mean nothing" in said.out
 
 
+def test_predict_says_whose_network_it_is_and_what_its_masks_hold(run, hearts, tmp_path, capsys):
+    image = next(hearts.glob("*_ph00_image.nii.gz"))
+    assert main(words_of(run.parents[3], image, tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert f"network of {run}\n" in said
+    assert "values of the masks: 1 myocardium\n" in said
+
+
+def test_a_network_that_gives_no_numbers_is_one_line(run, hearts, tmp_path, monkeypatch, capsys):
+    """All of an image without numbers is background, and what is no number is called healthy."""
+    monkeypatch.setattr(
+        "cardiac_mtl.papers.mtn.MTN.forward", lambda _, image: {"mask": image[:, 0] * torch.nan}
+    )
+    image, out = next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "out"
+    assert main(words_of(run, image, out)) == 2
+    assert f"{image}: the network gives values that are no numbers" in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_predict_says_where_the_window_of_the_network_cuts_a_mask(run, hearts, tmp_path, capsys):
     predictor = Predictor(run, run / BEST, "cpu")
     predictor.paper.postprocess = np.ones_like
