@@ -180,10 +180,10 @@ class CardiacDataModule(Preparation, LightningDataModule):
         return self.split.train + (self.split.val if self.paper_protocol else ())
 
     @property
-    def pixels_mm(self) -> tuple[float, float]:
-        """Shortest and longest side of the pixels that are trained on, after `setup`."""
+    def pixels_mm(self) -> tuple[float, float] | None:
+        """Shortest and longest side of the pixels that are trained on, after `setup`, if any."""
         sides = self.store.spacing[self.positions_of("train"), 1:]
-        return float(sides.min()), float(sides.max())
+        return (float(sides.min()), float(sides.max())) if sides.size else None
 
     def patients_seen(
         self, stage: Literal["train", "other"], *, transferred: bool = False

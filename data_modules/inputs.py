@@ -20,7 +20,7 @@ from data_modules.manifest import (
 from data_modules.readers import is_nifti, named_nifti, phases_in, shape_of, stem_of
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
-_MASK = re.compile(r".+_(?:mask|manual|gt|seg)")
+_MASK = re.compile(r".+_(?:mask|manual|gt|seg)", re.IGNORECASE)
 
 
 def find_inputs(

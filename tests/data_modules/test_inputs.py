@@ -53,7 +53,7 @@ def test_what_has_phases_is_no_map_and_no_late_enhancement(tmp_path, module, tab
         found(tmp_path, module())
 
 
-@pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg"])
+@pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg", "GT", "Mask"])
 def test_masks_beside_images_are_left_aside(folder, ending):
     path = folder("a.nii", f"a_{ending}.nii", "b_image.nii.gz", f"b_{ending}.nii.gz")
     assert found(path, ManifestDataModule()) == ["a", "b_image"]
