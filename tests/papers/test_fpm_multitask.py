@@ -3,6 +3,7 @@
 import json
 from shutil import copytree
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -257,9 +258,12 @@ def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypa
 def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path, capsys):
     words = ["fit", "--config", "fpm_classification", "--config", "debug", "--data.root", maps]
     words += ["--data.num_folds", "3", "--trainer.accelerator", "cpu", "--run_root", tmp_path]
-    assert main([str(word) for word in words]) == 0
+    assert main([str(word) for word in [*words, "--data.spacing_mm", "null"]]) == 0
     run = next(tmp_path.rglob("run.json"))
     identity = json.loads(run.read_text())
+    files = [maps / f"{patient}_image.nii.gz" for patient in identity["trained_on"]]
+    sides = [nib.load(file).header.get_zooms()[:2] for file in files]
+    np.testing.assert_allclose(identity["pixels_mm"], [np.min(sides), np.max(sides)], rtol=1e-4)
     words = ["predict", "--run", run.parent, "--input", maps, "--device", "cpu"]
     words = [str(word) for word in [*words, "--output", tmp_path / "out"]]
     assert main(words) == 0
