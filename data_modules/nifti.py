@@ -58,6 +58,11 @@ def shape_of_nifti(file: nib.nifti1.Nifti1Image) -> tuple[int, ...]:
     return shape[:3] if shape[3:] == (1,) else shape
 
 
+def affine_of_nifti(file: nib.nifti1.Nifti1Image) -> NDArray[np.float64]:
+    """Return the affine (4, 4) from (column, row, slice) to LPS mm, as it stands in the header."""
+    return _FLIP @ np.asarray(file.affine, dtype=np.float64)
+
+
 def read_nifti(path: Path, frame: int | None) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
     """Read one volume; a 2-D file is one slice.
 

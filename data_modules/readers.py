@@ -17,7 +17,13 @@ from cardiac_mtl.files import whole
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.dicom import read_frames
 from data_modules.findings import notice
-from data_modules.nifti import load_nifti, read_nifti, read_nifti_phases, shape_of_nifti
+from data_modules.nifti import (
+    affine_of_nifti,
+    load_nifti,
+    read_nifti,
+    read_nifti_phases,
+    shape_of_nifti,
+)
 from data_modules.series import count_phases, phases_of_folder, read_phases, read_slices, size_of
 
 TOLERANCE = 1e-3
@@ -247,6 +253,14 @@ def shape_of(path: Path) -> tuple[int, ...]:
     frames, phases = read_frames(path), count_phases(path)
     shape = (*frames[0].size, len(frames) // phases)
     return (*shape, phases) if phases > 1 else shape
+
+
+def axes_of(path: Path) -> NDArray[np.float64]:
+    """Return the directions along a row and along a column (2, 3) in LPS, from a header alone."""
+    if not named_nifti(path):
+        return read_frames(path)[0].axes
+    axes = affine_of_nifti(load_nifti(path))[:3, :2].T
+    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
 
 
 def shape_of_volume(phases: Sequence[tuple[tuple[Path, ...], int | None]]) -> tuple[int, ...]:

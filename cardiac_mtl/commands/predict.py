@@ -30,7 +30,7 @@ from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine
 from data_modules.examination import image_findings
 from data_modules.findings import notice, noticed
-from data_modules.geometry import PreparedInput, cut_slices, first_pixel, restore
+from data_modules.geometry import PreparedInput, cut_slices, first_pixel, restore, turn_against
 from data_modules.inputs import find_inputs
 from data_modules.readers import named_nifti, write_mask
 
@@ -38,6 +38,8 @@ ROWS = "predictions.csv"
 SLICES_AT_ONCE = 16
 LIKE = 1.25
 """Factor within which pixels are as large as those of the training."""
+USUAL_TURN_DEG = 60.0
+"""By which short axes of patients lie turned against each other, at most, and augmentation more."""
 AHEAD = np.float32(1e-3)
 """By which what is kept is more probable than what was likeliest beside it, at least: `test` scores
 what is kept, and rounding must not turn a tie."""
@@ -185,6 +187,8 @@ class Predictor:
         self.threshold = threshold_of(identity)
         self.pixels_mm = identity.get("pixels_mm")
         """Shortest and longest side that was trained on; None for runs that did not keep it."""
+        self.axes_lps = identity.get("axes_lps")
+        """How the images of the training lie in the body; None where that is not known."""
         self.caveats = _caveats(identity, self.paper)
         self.context = as_trained(identity.get("precision"), self.device)
 
@@ -234,18 +238,34 @@ class Predictor:
 
     def _notice_odd(self, case: Case, prepared: PreparedInput) -> None:
         """Say why what is predicted of an image should not be trusted."""
-        voxels = sitk.GetArrayViewFromImage(prepared.volume)
-        for finding in image_findings(voxels, prepared.volume, case):
+        volume = prepared.volume
+        for finding in image_findings(sitk.GetArrayViewFromImage(volume), volume, case):
             notice(finding.code, case.image[0], finding.message)
-        if self.pixels_mm is None:
-            return
-        shortest, longest = self.pixels_mm
-        if min(prepared.spacing) * LIKE < shortest or max(prepared.spacing) > longest * LIKE:
-            row_mm, column_mm = prepared.spacing
-            what = f"the network sees pixels of {row_mm:.3g} x {column_mm:.3g} mm"
-            known = f"was trained on sides of {shortest:.3g} to {longest:.3g} mm"
-            how = "hearts have another size than any it knows; resample the image"
-            notice("pixel_size", case.image[0], f"{what} and {known}: {how}")
+        if self.pixels_mm is not None:
+            shortest, longest = self.pixels_mm
+            row_mm, column_mm = sides = prepared.spacing
+            if min(sides) * LIKE < shortest or max(sides) > longest * LIKE:
+                what = f"the network sees pixels of {row_mm:.3g} x {column_mm:.3g} mm"
+                known = f"was trained on sides of {shortest:.3g} to {longest:.3g} mm"
+                how = "hearts have another size than any it knows; resample the image"
+                notice("pixel_size", case.image[0], f"{what} and {known}: {how}")
+        if self.axes_lps is not None and (lies := self._turned(volume, np.asarray(self.axes_lps))):
+            how = "convert it as they were"
+            notice(
+                "turned", case.image[0], f"is {lies} as against the images of the training; {how}"
+            )
+
+    def _turned(self, volume: sitk.Image, axes: NDArray[np.float64]) -> str:
+        """Say how an image lies otherwise than any that the network was trained on, if it does."""
+        seen = self.data.augmentation
+        found = turn_against(volume, axes)
+        if found is None:
+            return ""
+        mirrored, degrees = found
+        if mirrored:
+            return "" if seen.flip and seen.probability else "mirrored"
+        most = USUAL_TURN_DEG + (seen.rotation_deg if seen.probability else 0)
+        return f"turned by {degrees:.0f} degrees" if degrees > most else ""
 
     @torch.inference_mode()
     def _predict(self, prepared: NDArray[np.float32], where: str = "") -> Prediction:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import nibabel as nib
@@ -16,8 +17,10 @@ from cardiac_mtl.commands.predict import Predictor, _measured
 from cardiac_mtl.commands.predict import _said_once as said_once
 from cardiac_mtl.postprocessing import closed_then_opened
 from cardiac_mtl.runs import BEST, IDENTITY
+from data_modules.augment import Augmentation
 from data_modules.geometry import PreparedInput
 from data_modules.inputs import find_inputs
+from data_modules.readers import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +311,30 @@ def test_predict_says_once_a_file_why_not_to_trust_it(run, hearts, tmp_path, cap
     assert said.err.count("warning: lost: the spacing is 1 mm along every axis") == 1
     assert said.err.count("warning: flat: all voxels are 7") == 1
     assert "trained on phantom hearts: of patients its predictions mean nothing" in said.out
+
+
+def test_predict_says_that_an_image_is_mirrored_or_turned(run, hearts, tmp_path, capsys):
+    """As dcm2niix mirrors what another program does not."""
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    changes = {
+        "same": image,
+        "mirrored": image.slicer[:, ::-1],
+        "turned": image.slicer[::-1, ::-1],
+        "upended": image.slicer[:, :, ::-1],  # the order of slices mirrors none of them
+    }
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, changed in changes.items():
+        changed.to_filename(data / f"{name}.nii.gz")
+    assert main(words_of(run, data, tmp_path / "out")) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "against the images" in line]
+    assert [line.partition(" as against")[0] for line in said] == ["warning: mirrored: is mirrored"]
+    predictor = Predictor(run, run / BEST, "cpu")
+    predictor.data.augmentation = Augmentation(flip=True, rotation_deg=15.0)
+    axes = np.asarray(predictor.axes_lps)
+    told = {n: predictor._turned(read_volume([data / f"{n}.nii.gz"]), axes) for n in changes}
+    assert {name for name, text in told.items() if text} == {"turned"}
+    assert re.fullmatch(r"turned by 1[678]\d degrees", told["turned"])
 
 
 def test_predict_says_whose_network_it_is_and_what_its_masks_hold(run, hearts, tmp_path, capsys):
