@@ -352,7 +352,8 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
             fix="repair the header",
             code="spacing",
         )
-    _refuse_slices_elsewhere(image.GetSize(), spacing, path)
+    if named_nifti(path):  # a frame of DICOM is a slice
+        _refuse_slices_elsewhere(image.GetSize(), spacing, path)
     axes = affine[:3, :3] / spacing
     left, _, right = np.linalg.svd(axes)
     nearest = left @ right
