@@ -23,6 +23,8 @@ MOST_CINE_VOXELS = 1 << 28
 KEPT_BYTES = 1 << 29
 """A 4-D file up to this size stays in memory while its phases are read one after the other."""
 
+_NOT_MM = {1: "metres", 3: "micrometres"}
+"""By the code of a header; 0, which many write, says nothing."""
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Between RAS, as NIfTI has it, and LPS, as DICOM and SimpleITK do."""
 
@@ -218,4 +220,6 @@ def _nifti_affine(file: nib.nifti1.Nifti1Image, path: Path) -> NDArray[np.float6
             off = float("nan")
         if not off <= TOLERANCE:
             notice("qform_sform", path, f"qform and sform differ by {off:.4g}; the sform is used")
+    if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
+        notice("length_unit", path, f"its header says that lengths are in {unit}; taken as mm")
     return np.asarray(file.affine, dtype=np.float64)

@@ -86,17 +86,7 @@ def run(arguments: Sequence[str]) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     for caveat in predictor.caveats:
         say(caveat)
-    rows: list[Row] = []
-    for phases in volumes:
-        try:
-            with _said_once(phases):
-                found = predictor.predict_file(phases[0].image[0], phases, options.output)
-        except UserError as error:
-            faults.append(error)
-            continue
-        if not rows:  # stopped from here on, no table of before would lie beside masks of now
-            (options.output / ROWS).unlink(missing_ok=True)
-        rows += found
+    rows = _predict_all(predictor, volumes, options.output, faults)
     if not rows:
         with suppress(OSError):  # it held something before
             options.output.rmdir()
@@ -106,6 +96,29 @@ def run(arguments: Sequence[str]) -> int:
         say(f"left out: {fault}")
     say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / ROWS}")
     return 1 if faults else 0
+
+
+def _predict_all(
+    predictor: "Predictor",
+    volumes: Sequence[Sequence[Case]],
+    output: Path,
+    faults: list[UserError],
+) -> list[Row]:
+    """Return the rows of all volumes but those that cannot be read, which add to the faults."""
+    rows: list[Row] = []
+    for phases in volumes:
+        try:
+            with _said_once(phases):
+                found = predictor.predict_file(phases[0].image[0], phases, output)
+        except UserError as error:
+            faults.append(error)
+            if (before := output / _mask_name(phases)).is_file():
+                say(f"note: {before.name} is of an earlier predict")
+            continue
+        if not rows:  # stopped from here on, no table of before would lie beside masks of now
+            (output / ROWS).unlink(missing_ok=True)
+        rows += found
+    return rows
 
 
 @contextmanager

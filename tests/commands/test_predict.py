@@ -258,6 +258,19 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_pat
     assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
 
 
+def test_predict_names_an_earlier_mask_of_what_it_leaves_out(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in "ab":
+        nib.save(image, data / f"{name}.nii.gz")
+    assert main(words_of(run, data, out)) == 0
+    assert "of an earlier" not in capsys.readouterr().out
+    (data / "a.nii.gz").write_bytes((data / "b.nii.gz").read_bytes()[:20_000])
+    assert main(words_of(run, data, out)) == 1
+    assert "note: a_mask.nii.gz is of an earlier predict\n" in capsys.readouterr().out
+
+
 def test_predict_leaves_out_a_row_whose_image_is_gone(run, hearts, tmp_path, capsys):
     shutil.copy(next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "a.nii.gz")
     rows = "".join(f"{name},{name},{name}.nii.gz\n" for name in "ab")

@@ -98,6 +98,18 @@ def test_pixels_that_are_not_square_are_no_slices(tmp_path, spacing):
     read_volume([save(tmp_path / "a.nii", np.zeros((9, 9, 9), np.int16), affine)])
 
 
+@pytest.mark.parametrize(
+    ("unit", "told"), [("meter", "metres"), ("micron", "micrometres"), ("mm", ""), ("unknown", "")]
+)
+def test_a_header_in_another_unit_than_mm_is_named(tmp_path, caplog, unit, told):
+    image = nib.Nifti1Image(ring(), np.diag([1.3, 1.4, 8, 1]))
+    image.header.set_xyzt_units(unit, "sec")
+    image.to_filename(tmp_path / "a.nii")
+    assert read_volume([tmp_path / "a.nii"]).GetSpacing() == pytest.approx((1.3, 1.4, 8))
+    assert ("lengths are in" in caplog.text) == bool(told)
+    assert told in caplog.text
+
+
 def test_scaling_of_the_header_is_applied(tmp_path):
     image = nib.Nifti1Image(ring().astype(np.int16), np.eye(4))
     image.header.set_slope_inter(2.5, 10)
