@@ -300,7 +300,7 @@ class Predictor:
             key: torch.cat([part[key] for part in parts]).float().cpu()  # type: ignore[literal-required]
             for key in parts[0]
         }
-        if not all(values.isfinite().all() for values in found.values()):
+        if not all(found[key].isfinite().all() for key in found if key != "indices"):
             # no number is above a threshold: all would be background, and healthy
             raise UserError(
                 "the network gives values that are no numbers",
