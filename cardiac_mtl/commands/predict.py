@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.configuration import build
 from cardiac_mtl.console import quiet_libraries, say
-from cardiac_mtl.contracts import UNLABELLED, Prediction, label_of_area
+from cardiac_mtl.contracts import OPTIMISTIC, UNLABELLED, Prediction, label_of_area
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
@@ -365,6 +365,10 @@ def _caveats(identity: Mapping[str, Any], paper: Paper) -> list[str]:
     classes = paper.class_names
     if identity.get("phantom"):
         lines.append("note: trained on phantom hearts: of patients its predictions mean nothing")
+    if identity.get("protocol") == OPTIMISTIC:
+        lines.append(
+            "note: chosen on its test patients (paper protocol): its scores are optimistic"
+        )
     if classes:
         rule = identity.get("threshold", {}).get("rule", "one half: `test` chose none for it")
         lines.append(

@@ -356,6 +356,12 @@ def test_predict_says_whose_network_it_is_and_what_its_masks_hold(run, hearts, t
     said = capsys.readouterr().out
     assert f"network of {run}\n" in said
     assert "values of the masks: 1 myocardium\n" in said
+    assert "paper protocol" not in said
+    copied = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((run / IDENTITY).read_text()) | {"protocol": "paper_optimistic"}
+    (copied / IDENTITY).write_text(json.dumps(identity))
+    assert main(words_of(copied, image, tmp_path / "out")) == 0
+    assert "chosen on its test patients (paper protocol)" in capsys.readouterr().out
 
 
 def test_a_network_that_gives_no_numbers_is_one_line(run, hearts, tmp_path, monkeypatch, capsys):
