@@ -1,6 +1,7 @@
 """The one LightningDataModule: cases, fold, prepared store, loaders, augmentation on the device."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -17,11 +18,12 @@ from cardiac_mtl.errors import UserError, refuse_unfinished
 from data_modules.augment import ON_IMAGE, Augmentation, Draws, draw, transform
 from data_modules.cases import Case, case_table, check_cases
 from data_modules.folds import Folds
-from data_modules.geometry import Normalise
+from data_modules.geometry import Normalise, usual_axes
 from data_modules.labels import balanced
 from data_modules.loading import BatchLoader, ResumableSampler
 from data_modules.offset import Offset, measurable, offset_of
 from data_modules.preparation import Preparation
+from data_modules.readers import axes_of
 from data_modules.resident import ResidentStore, settle
 from data_modules.splits import Split, check_fold, digest, save_splits
 from data_modules.store import SliceDataset
@@ -178,6 +180,22 @@ class CardiacDataModule(Preparation, LightningDataModule):
     def training_patients(self) -> tuple[str, ...]:
         """The patients to train on: under the paper protocol those of validation too."""
         return self.split.train + (self.split.val if self.paper_protocol else ())
+
+    @property
+    def pixels_mm(self) -> tuple[float, float] | None:
+        """Shortest and longest side of the pixels that are trained on, after `setup`, if any."""
+        sides = self.store.spacing[self.positions_of("train"), 1:]
+        return (float(sides.min()), float(sides.max())) if sides.size else None
+
+    @property
+    def axes_lps(self) -> list[list[float]] | None:
+        """How the images that are trained on lie in the body, after `setup`; see `usual_axes`."""
+        patients = set(self.training_patients)
+        files = {c.patient_id: c.image[0] for c in self.cases if c.patient_id in patients}
+        with suppress(UserError):  # of another reader than ours
+            mean = usual_axes([axes_of(file) for file in files.values()])
+            return None if mean is None else mean.tolist()
+        return None
 
     def patients_seen(
         self, stage: Literal["train", "other"], *, transferred: bool = False

@@ -195,7 +195,7 @@ def pixels_of(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
     """Return the pixels (frames, H, W) of a dataset, rescaled as its header says.
 
     Raises:
-        UserError: they are damaged or have colours.
+        UserError: they are damaged, have colours, or are inverted.
     """
     try:
         samples = int(dataset.get("SamplesPerPixel", 1))
@@ -218,6 +218,13 @@ def pixels_of(dataset: pydicom.Dataset, file: Path) -> NDArray[np.float32]:
             where=str(file),
             fix="export one grey-scale file a slice and phase",
             code="colour",
+        )
+    if dataset.get("PhotometricInterpretation") == "MONOCHROME1":
+        raise UserError(
+            "has dark for bright (MONOCHROME1), as an inverted screen is exported",
+            where=str(file),
+            fix="export it as MONOCHROME2, as the scanner made it",
+            code="inverted",
         )
     return pixels
 

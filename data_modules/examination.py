@@ -92,7 +92,7 @@ def examine(
         except UserError as error:
             return Examined(case, (*_of_case(odd, case), of_error(error, case.case_id)))
         voxels = sitk.GetArrayFromImage(image)
-        findings = _image_findings(voxels, image, case)
+        findings = image_findings(voxels, image, case)
         mask = None
         try:
             read = read_mask(case, image)
@@ -155,7 +155,8 @@ def _of_case(odd: Sequence[Finding], case: Case) -> list[Finding]:
     return [replace(finding, case=case.case_id) for finding in dict.fromkeys(odd)]
 
 
-def _image_findings(voxels: NDArray[np.float32], image: sitk.Image, case: Case) -> list[Finding]:
+def image_findings(voxels: NDArray[np.float32], image: sitk.Image, case: Case) -> list[Finding]:
+    """Say what is wrong with an image that was read all the same."""
     found = []
     if voxels.min() == voxels.max():
         message = f"all voxels are {voxels.flat[0]:g}; replace the image or leave the case out"

@@ -1,5 +1,6 @@
 """Between the geometry of a file and the prepared grid: one resampling each way."""
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ Normalise = Literal["volume", "slice"]
 """Over which voxels an image is brought to mean 0 and SD 1."""
 Centre = tuple[float, float]
 """Row and column within a volume, in pixels; whole numbers are centres of pixels."""
+ALIKE = 0.8
+"""Least length of the mean of directions that count as alike; of 1 where they are the same."""
 Spacing = float | tuple[float, float]
 """In plane, in mm: of square pixels, or of rows and columns."""
 
@@ -291,6 +294,33 @@ def first_pixel(
     return row, column
 
 
+def cut_slices(
+    mask: NDArray[np.uint8], image: sitk.Image, spacing_mm: Spacing, centre: Centre | None = None
+) -> list[int]:
+    """Return the slices whose mask ends where the prepared grid does, though the image goes on.
+
+    Args:
+        mask: (S, H, W), above 0 inside, on the prepared grid.
+        image: the volume that was prepared.
+        spacing_mm: in-plane spacing of the prepared grid.
+        centre: of the prepared grid, as it was prepared.
+    """
+    height, width = mask.shape[1:]
+    rows, columns = _samples(image, prepared_grid(image, (height, width), spacing_mm, centre))
+    last_column, last_row, _ = (n - 1 for n in image.GetSize())
+    borders = [
+        (rows.nearest[0] > 0, mask[:, 0]),
+        (rows.nearest[-1] < last_row, mask[:, -1]),
+        (columns.nearest[0] > 0, mask[:, :, 0]),
+        (columns.nearest[-1] < last_column, mask[:, :, -1]),
+    ]
+    cut = np.zeros(len(mask), bool)
+    for goes_on, border in borders:
+        if goes_on:
+            cut |= border.any(axis=1)
+    return np.flatnonzero(cut).tolist()
+
+
 def apex_first(image: sitk.Image) -> bool:
     """Say whether the header of a volume has its first slice nearer to the apex than its last.
 
@@ -300,8 +330,46 @@ def apex_first(image: sitk.Image) -> bool:
     """
     columns = np.asarray(image.GetDirection()).reshape(3, 3)
     normal = columns[:, 2]
-    along_the_body = np.abs(normal).max() > 0.99
-    return bool(not along_the_body and normal @ [1.0, -1.0, -1.0] < 0)
+    return bool(not _along_the_body(normal) and normal @ [1.0, -1.0, -1.0] < 0)
+
+
+def _along_the_body(normal: NDArray[np.float64]) -> bool:
+    return bool(np.abs(normal).max() > 0.99)
+
+
+def usual_axes(axes: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
+    """Return how the images of a data set lie in the body, as a network comes to expect them.
+
+    Args:
+        axes: (2, 3) of each image, along a row and along a column, in LPS.
+
+    Returns:
+        Their mean (2, 3); None where they differ, or where the headers do not tell.
+    """
+    told = [one for one in axes if not _along_the_body(np.cross(*one))]
+    if not told:
+        return None
+    mean = np.mean(told, axis=0)
+    return mean if np.linalg.norm(mean, axis=1).min() > ALIKE else None
+
+
+def turn_against(image: sitk.Image, axes: NDArray[np.float64]) -> tuple[bool, float] | None:
+    """Compare how a volume lies in the body with how others do.
+
+    Args:
+        image: the volume.
+        axes: of the others, see `usual_axes`.
+
+    Returns:
+        Whether it is mirrored, and if not by how many degrees it is turned in plane; None where
+        the header does not tell.
+    """
+    columns = np.asarray(image.GetDirection()).reshape(3, 3)
+    if _along_the_body(columns[:, 2]):
+        return None
+    shared = axes @ columns[:, :2]
+    turn = np.arctan2(shared[1, 0] - shared[0, 1], shared[0, 0] + shared[1, 1])
+    return bool(np.linalg.det(shared) < 0), abs(float(np.degrees(turn)))
 
 
 def restore(

@@ -1,7 +1,7 @@
 """What `predict` is given: a file, a folder or a table, as cases."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from data_modules.findings import OnError, refuse
 from data_modules.manifest import (
     TABLE,
     case_of,
-    find_cases,
+    one_volume,
     read_table,
     split_frames,
     with_phases,
@@ -20,13 +20,14 @@ from data_modules.manifest import (
 from data_modules.readers import is_nifti, named_nifti, phases_in, shape_of, stem_of
 
 _PHASE = re.compile(r"(.+)_(?:(ED|ES)|(?:ph|frame)(\d+))")
-_MASK = re.compile(r".+_(?:mask|manual|gt|seg)")
+_MASK = re.compile(r".+_(?:mask|manual|gt|seg)", re.IGNORECASE)
 
 
 def find_inputs(
     path: Path,
     *,
     whole_cines: bool = False,
+    one_phase: bool = False,
     takes: Callable[[str], bool] = lambda _: True,
     on_error: OnError = refuse,
 ) -> list[Case]:
@@ -36,6 +37,7 @@ def find_inputs(
         path: a `cases.csv`, a NIfTI or DICOM file, or a folder that holds a `cases.csv`, NIfTI
             files (masks are left aside) or the DICOM files of one short-axis cine.
         whole_cines: one case a cine, as `CineDataModule` takes it.
+        one_phase: refuse what has phases, as `T1DataModule` does.
         takes: whether an image in a folder is of the kind that is predicted, by its file name.
         on_error: of a row of the table, or of a NIfTI file in a folder, which is then left out.
 
@@ -43,11 +45,15 @@ def find_inputs(
         One case a volume, named after file or folder; else a 4-D file gives one case a phase.
 
     Raises:
-        UserError: there is nothing to read; a cine is wanted and there is one phase.
+        UserError: there is nothing to read; a cine is wanted and there is one phase, or one volume
+            and there are several.
     """
+    of_volume = one_volume if one_phase else split_frames
     if path.suffix == ".csv" or (path / TABLE).is_file():
-        return (cine_table.find_cases if whole_cines else find_cases)(path, on_error)
-    of_image = cine_table.whole_cine if whole_cines else split_frames
+        if whole_cines:
+            return cine_table.find_cases(path, on_error)
+        return read_table(path, lambda row: of_volume(case_of(row)), on_error)
+    of_image = cine_table.whole_cine if whole_cines else of_volume
     if path.is_file():
         return of_image(_of_file(path))
     if not path.is_dir():
@@ -62,6 +68,12 @@ def find_inputs(
             where=f"--input {path}",
             fix="give the images, or one file by its name",
         )
+    return _of_files(images, of_image, on_error)
+
+
+def _of_files(
+    images: Sequence[Path], of_image: Callable[[Case], list[Case]], on_error: OnError
+) -> list[Case]:
     cases: list[Case] = []
     for file in images:
         try:

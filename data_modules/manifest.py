@@ -219,6 +219,24 @@ def split_frames(case: Case) -> list[Case]:
     ]
 
 
+def one_volume(case: Case) -> list[Case]:
+    """Return the case with its files.
+
+    Raises:
+        UserError: the folder holds no image; the image has phases.
+    """
+    case, phases = with_phases(case)
+    if len(phases) > 1:
+        raise UserError(
+            f"holds {len(phases)} phases, not one volume",
+            where=str(case.image[0]),
+            fix="give the volume alone: of a map not the images that it was fitted to, no cine",
+            code="dimensions",
+        )
+    ((files, frame),) = phases
+    return [replace(case, image=files, frame=frame)]
+
+
 def with_phases(case: Case) -> tuple[Case, list[tuple[tuple[Path, ...], int | None]]]:
     """Return a case and the files and frame of each phase of its image, see `phases_in`.
 

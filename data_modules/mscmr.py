@@ -91,6 +91,7 @@ class MSCMRDataModule(CardiacDataModule):
     layout = "mscmr"
     labels = {"lv": 1, "myocardium": 2, "rv": 3}  # noqa: RUF012 - as the base declares it
     index_names = ()
+    one_phase = True
 
     def __init__(
         self,

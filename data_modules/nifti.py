@@ -23,6 +23,8 @@ MOST_CINE_VOXELS = 1 << 28
 KEPT_BYTES = 1 << 29
 """A 4-D file up to this size stays in memory while its phases are read one after the other."""
 
+_NOT_MM = {1: "metres", 3: "micrometres"}
+"""By the code of a header; 0, which many write, says nothing."""
 _FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Between RAS, as NIfTI has it, and LPS, as DICOM and SimpleITK do."""
 
@@ -56,6 +58,11 @@ def shape_of_nifti(file: nib.nifti1.Nifti1Image) -> tuple[int, ...]:
     """Return the shape of a file; a fourth axis of one phase is none, as converters write it."""
     shape = tuple(int(n) for n in file.shape)
     return shape[:3] if shape[3:] == (1,) else shape
+
+
+def affine_of_nifti(file: nib.nifti1.Nifti1Image) -> NDArray[np.float64]:
+    """Return the affine (4, 4) from (column, row, slice) to LPS mm, as it stands in the header."""
+    return _FLIP @ np.asarray(file.affine, dtype=np.float64)
 
 
 def read_nifti(path: Path, frame: int | None) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
@@ -213,4 +220,6 @@ def _nifti_affine(file: nib.nifti1.Nifti1Image, path: Path) -> NDArray[np.float6
             off = float("nan")
         if not off <= TOLERANCE:
             notice("qform_sform", path, f"qform and sform differ by {off:.4g}; the sform is used")
+    if unit := _NOT_MM.get(int(header["xyzt_units"]) & 7):
+        notice("length_unit", path, f"its header says that lengths are in {unit}; taken as mm")
     return np.asarray(file.affine, dtype=np.float64)

@@ -68,6 +68,8 @@ class Preparation:
     """Value of each class in a prepared mask."""
     whole_cines: ClassVar[bool] = False
     """Whether a case is a cine with all its phases."""
+    one_phase: ClassVar[bool] = False
+    """Whether an image is one volume, and what has phases is of another kind."""
 
     cases: Sequence[Case]
     """Of the store."""

@@ -17,11 +17,19 @@ from cardiac_mtl.files import whole
 from data_modules.damage import UNREADABLE, damaged
 from data_modules.dicom import read_frames
 from data_modules.findings import notice
-from data_modules.nifti import load_nifti, read_nifti, read_nifti_phases, shape_of_nifti
+from data_modules.nifti import (
+    affine_of_nifti,
+    load_nifti,
+    read_nifti,
+    read_nifti_phases,
+    shape_of_nifti,
+)
 from data_modules.series import count_phases, phases_of_folder, read_phases, read_slices, size_of
 
 TOLERANCE = 1e-3
 """Largest difference of two geometries that count as one: mm, or units of a direction cosine."""
+BETWEEN_SLICES = 2.5
+"""By how much slices lie further apart than pixels, at least, to tell which axis counts them."""
 _NIFTI = re.compile(r"\.nii(?:\.gz)?$", re.IGNORECASE)
 
 
@@ -247,6 +255,14 @@ def shape_of(path: Path) -> tuple[int, ...]:
     return (*shape, phases) if phases > 1 else shape
 
 
+def axes_of(path: Path) -> NDArray[np.float64]:
+    """Return the directions along a row and along a column (2, 3) in LPS, from a header alone."""
+    if not named_nifti(path):
+        return read_frames(path)[0].axes
+    axes = affine_of_nifti(load_nifti(path))[:3, :2].T
+    return axes / np.linalg.norm(axes, axis=1, keepdims=True)
+
+
 def shape_of_volume(phases: Sequence[tuple[tuple[Path, ...], int | None]]) -> tuple[int, ...]:
     """Return the shape (column, row, slice) of a volume of a cine that `phases_in` described."""
     files, _ = phases[0]
@@ -336,6 +352,8 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
             fix="repair the header",
             code="spacing",
         )
+    if named_nifti(path):  # a frame of DICOM is a slice
+        _refuse_slices_elsewhere(image.GetSize(), spacing, path)
     axes = affine[:3, :3] / spacing
     left, _, right = np.linalg.svd(axes)
     nearest = left @ right
@@ -353,6 +371,27 @@ def _with_affine(image: sitk.Image, affine: NDArray[np.float64], path: Path) -> 
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection(nearest.ravel().tolist())
     return image
+
+
+def _refuse_slices_elsewhere(size: Sequence[int], spacing: NDArray[np.float64], path: Path) -> None:
+    """Refuse a stack whose slices follow one another along a row or a column of the file.
+
+    Tools that turn a volume towards the axes of the body leave an oblique short axis so: its rows
+    across the slices would pass for images.
+    """
+    coarse = int(spacing.argmax())
+    if (
+        size[2] > 1
+        and coarse < 2
+        and spacing[coarse] > BETWEEN_SLICES * np.delete(spacing, coarse).max()
+    ):
+        raise UserError(
+            f"has voxels of {_times(spacing.round(4))} mm: its slices lie along axis {coarse + 1}",
+            where=str(path),
+            fix="reorder the axes so that the third counts the slices, or give the file of before "
+            "it was turned to the axes of the body",
+            code="slice_axis",
+        )
 
 
 def _read_png(file: Path | None, shape: tuple[int, int]) -> NDArray[np.int16]:

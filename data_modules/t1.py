@@ -8,7 +8,6 @@ as known, `mask, label`, and the columns of the manifest; paths relative to it. 
 
 import csv
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from data_modules.cases import Case
 from data_modules.crops import Size, central_start
 from data_modules.findings import OnError, notice, refuse
 from data_modules.geometry import Centre, prepare_image
-from data_modules.manifest import TABLE, ManifestDataModule, Row, case_of, read_table, with_phases
+from data_modules.manifest import TABLE, ManifestDataModule, case_of, one_volume, read_table
 from data_modules.nifti import write_nifti
 from data_modules.readers import shape_of
 from data_modules.store import Plan
@@ -58,6 +57,7 @@ class T1DataModule(ManifestDataModule):
     """
 
     layout = "t1"
+    one_phase = True
 
     def __init__(
         self,
@@ -163,20 +163,7 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
     Raises:
         UserError: as `manifest.find_cases`; or an image has phases.
     """
-    return read_table(root, _cases_of, on_error)
-
-
-def _cases_of(row: Row) -> list[Case]:
-    case, phases = with_phases(case_of(row))
-    if len(phases) > 1:
-        raise UserError(
-            f"holds {len(phases)} phases, not one T1 map",
-            where=str(case.image[0]),
-            fix="give the map, not the images that it was fitted to",
-            code="dimensions",
-        )
-    ((files, frame),) = phases
-    return [replace(case, image=files, frame=frame)]
+    return read_table(root, lambda row: one_volume(case_of(row)), on_error)
 
 
 def reached_part(size: Size, matrix: Size) -> tuple[slice, slice]:

@@ -1,8 +1,8 @@
 """`predict`: masks in the geometry of the input, classes and indices, for images of any origin."""
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,23 +16,30 @@ from numpy.typing import NDArray
 from cardiac_mtl.catalogue import read_yaml
 from cardiac_mtl.configuration import build
 from cardiac_mtl.console import quiet_libraries, say
-from cardiac_mtl.contracts import UNLABELLED, Prediction, label_of_area
+from cardiac_mtl.contracts import OPTIMISTIC, UNLABELLED, Prediction, label_of_area
 from cardiac_mtl.errors import UserError
 from cardiac_mtl.evaluation.calls import threshold_of
 from cardiac_mtl.evaluation.rows import Row, write_csv
 from cardiac_mtl.metrics.shape import INDEX_NAMES, infarct_indices
 from cardiac_mtl.options import OptionParser
+from cardiac_mtl.papers.base import Paper
 from cardiac_mtl.report.pictures.gallery import grey
 from cardiac_mtl.report.pictures.loops import Frame, write_loop
 from cardiac_mtl.runs import BEST, CONFIG, find_run, load_weights, read_checkpoint, read_identity
 from cardiac_mtl.training.precision import as_trained
 from data_modules.cases import Case, name_of_cine
-from data_modules.geometry import PreparedInput, first_pixel, restore
+from data_modules.examination import image_findings
+from data_modules.findings import notice, noticed
+from data_modules.geometry import PreparedInput, cut_slices, first_pixel, restore, turn_against
 from data_modules.inputs import find_inputs
 from data_modules.readers import named_nifti, write_mask
 
 ROWS = "predictions.csv"
 SLICES_AT_ONCE = 16
+LIKE = 1.25
+"""Factor within which pixels are as large as those of the training."""
+USUAL_TURN_DEG = 60.0
+"""By which short axes of patients lie turned against each other, at most, and augmentation more."""
 AHEAD = np.float32(1e-3)
 """By which what is kept is more probable than what was likeliest beside it, at least: `test` scores
 what is kept, and rounding must not turn a tie."""
@@ -61,22 +68,25 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     options = parser.parse_args(arguments[1:])
     run_directory = find_run(options.run)
+    if run_directory != options.run:
+        say(f"network of {run_directory}")
     predictor = Predictor(run_directory, options.checkpoint or run_directory / BEST, options.device)
     data = predictor.data
     faults: list[UserError] = []
     cases = find_inputs(
-        options.input, whole_cines=data.whole_cines, takes=data.takes, on_error=faults.append
+        options.input,
+        whole_cines=data.whole_cines,
+        one_phase=data.one_phase,
+        takes=data.takes,
+        on_error=faults.append,
     )
     volumes = [list(phases) for _, phases in groupby(cases, key=_file_of)]
     _refuse_overwriting(volumes, options.output)
     _refuse_doubled(cases)
     options.output.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    for phases in volumes:
-        try:
-            rows += predictor.predict_file(phases[0].image[0], phases, options.output)
-        except UserError as error:
-            faults.append(error)
+    for caveat in predictor.caveats:
+        say(caveat)
+    rows = _predict_all(predictor, volumes, options.output, faults)
     if not rows:
         with suppress(OSError):  # it held something before
             options.output.rmdir()
@@ -86,6 +96,38 @@ def run(arguments: Sequence[str]) -> int:
         say(f"left out: {fault}")
     say(f"{len({row['case_id'] for row in rows})} volumes: {options.output / ROWS}")
     return 1 if faults else 0
+
+
+def _predict_all(
+    predictor: "Predictor",
+    volumes: Sequence[Sequence[Case]],
+    output: Path,
+    faults: list[UserError],
+) -> list[Row]:
+    """Return the rows of all volumes but those that cannot be read, which add to the faults."""
+    rows: list[Row] = []
+    for phases in volumes:
+        try:
+            with _said_once(phases):
+                found = predictor.predict_file(phases[0].image[0], phases, output)
+        except UserError as error:
+            faults.append(error)
+            if (before := output / _mask_name(phases)).is_file():
+                say(f"note: {before.name} is of an earlier predict")
+            continue
+        if not rows:  # stopped from here on, no table of before would lie beside masks of now
+            (output / ROWS).unlink(missing_ok=True)
+        rows += found
+    return rows
+
+
+@contextmanager
+def _said_once(phases: Sequence[Case]) -> Iterator[None]:
+    """Say what is noticed of a file once, not in every phase, and by case, as `fit` does."""
+    with noticed() as odd:
+        yield
+    for code, message, severity in dict.fromkeys((f.code, f.message, f.severity) for f in odd):
+        notice(code, Path(_name_of(phases)), message, severity)
 
 
 def _file_of(case: Case) -> tuple[object, str]:
@@ -128,9 +170,13 @@ def _refuse_overwriting(volumes: Sequence[Sequence[Case]], output: Path) -> None
 
 def _mask_name(phases: Sequence[Case]) -> str:
     """Return the name of the file that holds the mask of one volume, or of all phases of a file."""
+    return f"{_name_of(phases)}_mask.nii.gz"
+
+
+def _name_of(phases: Sequence[Case]) -> str:
+    """Return the name of one volume, or of the cine whose phases one file holds."""
     first = phases[0]
-    name = first.case_id if len(phases) == 1 else name_of_cine(first.case_id)
-    return f"{name}_mask.nii.gz"
+    return first.case_id if len(phases) == 1 else name_of_cine(first.case_id)
 
 
 class Predictor:
@@ -149,7 +195,14 @@ class Predictor:
         self.device = _device(device)
         self.paper.to(self.device).eval()
         identity = read_identity(run_directory)
+        if checkpoint.resolve() != (run_directory / BEST).resolve():
+            identity.pop("threshold", None)  # `test` chose it for the probabilities of the best
         self.threshold = threshold_of(identity)
+        self.pixels_mm = identity.get("pixels_mm")
+        """Shortest and longest side that was trained on; None for runs that did not keep it."""
+        self.axes_lps = identity.get("axes_lps")
+        """How the images of the training lie in the body; None where that is not known."""
+        self.caveats = _caveats(identity, self.paper)
         self.context = as_trained(identity.get("precision"), self.device)
 
     def predict_file(self, source: Path, phases: Sequence[Case], output: Path) -> list[Row]:
@@ -165,14 +218,17 @@ class Predictor:
         """
         rows: list[Row] = []
         masks = []
+        cut: set[int] = set()
         for case in phases:
             prepared = self.data.prepare_input(case)
-            prediction = self._predict(prepared.image)
+            self._notice_odd(case, prepared)
+            prediction = self._predict(prepared.image, str(case.image[0]))
             columns = self._columns(prediction, prepared)
             if "mask_prob" in prediction:
                 probability = prediction["mask_prob"].numpy()
                 kept = self.paper.postprocess(probability.argmax(1).astype(np.uint8))
                 masks.append(self._mask(probability, kept, prepared))
+                cut.update(cut_slices(kept, prepared.volume, prepared.spacing, prepared.centre))
                 if prepared.image.ndim == 4:
                     _write_cine(output, case.case_id, prepared.image, kept)
                 columns |= _measured(masks[-1], self.data.index_names, self.paper.label_names)
@@ -180,20 +236,78 @@ class Predictor:
                 {"case_id": case.case_id, "slice": k, **{n: v[k] for n, v in columns.items()}}
                 for k in range(len(prepared.image))
             ]
+        if cut:
+            height, width = (
+                n * mm for n, mm in zip(self.data.matrix, prepared.spacing, strict=True)
+            )
+            what = f"the mask of slices {sorted(cut)} ends where the network's view does"
+            how = (
+                "what lies beyond is not segmented; look at it, or crop the image around the heart"
+            )
+            notice("crop_cuts", source, f"{what}, {height:.0f} x {width:.0f} mm: {how}")
         if masks:
             write_mask(output / _mask_name(phases), masks, like=source)
         return rows
 
+    def _notice_odd(self, case: Case, prepared: PreparedInput) -> None:
+        """Say why what is predicted of an image should not be trusted."""
+        volume = prepared.volume
+        for finding in image_findings(sitk.GetArrayViewFromImage(volume), volume, case):
+            notice(finding.code, case.image[0], finding.message)
+        if self.pixels_mm is not None:
+            shortest, longest = self.pixels_mm
+            row_mm, column_mm = sides = prepared.spacing
+            if min(sides) * LIKE < shortest or max(sides) > longest * LIKE:
+                what = f"the network sees pixels of {row_mm:.3g} x {column_mm:.3g} mm"
+                known = f"was trained on sides of {shortest:.3g} to {longest:.3g} mm"
+                how = "hearts have another size than any it knows; resample the image"
+                notice("pixel_size", case.image[0], f"{what} and {known}: {how}")
+        if self.axes_lps is not None and (lies := self._turned(volume, np.asarray(self.axes_lps))):
+            how = "convert it as they were"
+            notice(
+                "turned", case.image[0], f"is {lies} as against the images of the training; {how}"
+            )
+
+    def _turned(self, volume: sitk.Image, axes: NDArray[np.float64]) -> str:
+        """Say how an image lies otherwise than any that the network was trained on, if it does."""
+        seen = self.data.augmentation
+        found = turn_against(volume, axes)
+        if found is None:
+            return ""
+        mirrored, degrees = found
+        if mirrored:
+            return "" if seen.flip and seen.probability else "mirrored"
+        most = USUAL_TURN_DEG + (seen.rotation_deg if seen.probability else 0)
+        return f"turned by {degrees:.0f} degrees" if degrees > most else ""
+
     @torch.inference_mode()
-    def _predict(self, prepared: NDArray[np.float32]) -> Prediction:
-        """Predict (S, [T,] H, W) and return the whole volume on the CPU."""
+    def _predict(self, prepared: NDArray[np.float32], where: str = "") -> Prediction:
+        """Predict (S, [T,] H, W) and return the whole volume on the CPU.
+
+        Args:
+            prepared: the images.
+            where: they come from, for the message.
+
+        Raises:
+            UserError: what comes out is not finite.
+        """
         with self.context:
             parts = [
                 self.paper.predict(self.paper(part[:, None].to(self.device)))
                 for part in torch.from_numpy(prepared).split(SLICES_AT_ONCE)
             ]
-        keys = parts[0].keys()
-        return {key: torch.cat([part[key] for part in parts]).float().cpu() for key in keys}  # type: ignore[return-value, literal-required]
+        found = {
+            key: torch.cat([part[key] for part in parts]).float().cpu()  # type: ignore[literal-required]
+            for key in parts[0]
+        }
+        if not all(found[key].isfinite().all() for key in found if key != "indices"):
+            # no number is above a threshold: all would be background, and healthy
+            raise UserError(
+                "the network gives values that are no numbers",
+                where=where,
+                fix="look at the image with `cardiac-mtl check`, or give another --checkpoint",
+            )
+        return found  # type: ignore[return-value]
 
     def _columns(self, prediction: Prediction, prepared: PreparedInput) -> dict[str, list[Any]]:
         """Return one column a predicted class and a regressed index, a value a slice.
@@ -242,6 +356,25 @@ class Predictor:
         mask = sitk.GetImageFromArray(stacked.astype(np.uint8))
         mask.CopyInformation(volume)
         return mask
+
+
+def _caveats(identity: Mapping[str, Any], paper: Paper) -> list[str]:
+    """Return what is to be known of a run before anybody trusts what it predicts."""
+    values = ", ".join(f"{k} {name}" for k, name in enumerate(paper.label_names, start=1))
+    lines = [f"values of the masks: {values}"] if values else []
+    classes = paper.class_names
+    if identity.get("phantom"):
+        lines.append("note: trained on phantom hearts: of patients its predictions mean nothing")
+    if identity.get("protocol") == OPTIMISTIC:
+        lines.append(
+            "note: chosen on its test patients (paper protocol): its scores are optimistic"
+        )
+    if classes:
+        rule = identity.get("threshold", {}).get("rule", "one half: `test` chose none for it")
+        lines.append(
+            f"called {classes[1]} above a probability of {threshold_of(identity):.4g}: {rule}"
+        )
+    return lines
 
 
 def _favouring(probability: NDArray[np.float32], kept: NDArray[np.uint8]) -> NDArray[np.float32]:

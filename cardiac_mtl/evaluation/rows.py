@@ -188,7 +188,7 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
 
     Six significant digits, but all of a probability: rounded ones of a sure network would tie.
     """
-    exact = "probability" in frame
+    exact = any(str(column).startswith("probability") for column in frame)
     with whole(path) as temporary:
         frame.to_csv(temporary, index=False, float_format=None if exact else "%.6g")
 

@@ -417,6 +417,8 @@ class CardiacCLI(LightningCLI):
             "data": data.name_of(data.root),
             "layout": data.layout,
             "phantom": data.is_phantom,
+            "pixels_mm": data.pixels_mm,
+            "axes_lps": data.axes_lps,
             "seed": self._config_of_command().seed_everything,
             "study": os.environ.get(GROUP),
             "mask_offset_px": data.offset and data.offset.place,

@@ -236,6 +236,11 @@ DICOM_FAULTS = {
         "multi_frame",
         "error",
     ),
+    "inverted": (
+        lambda r: change_dicom(dicom(r), PhotometricInterpretation="MONOCHROME1"),
+        "inverted",
+        "error",
+    ),
     "not DICOM": (lambda r: dicom(r).write_bytes(b"GIF89a"), "damaged", "error"),
 }
 

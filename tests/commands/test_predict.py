@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 
 import nibabel as nib
@@ -13,9 +14,13 @@ import torch
 
 from cardiac_mtl.cli import main
 from cardiac_mtl.commands.predict import Predictor, _measured
+from cardiac_mtl.commands.predict import _said_once as said_once
 from cardiac_mtl.postprocessing import closed_then_opened
 from cardiac_mtl.runs import BEST, IDENTITY
+from data_modules.augment import Augmentation
 from data_modules.geometry import PreparedInput
+from data_modules.inputs import find_inputs
+from data_modules.readers import read_volume
 
 
 @pytest.fixture(scope="module")
@@ -253,6 +258,19 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(run, hearts, tmp_pat
     assert sorted(file.name for file in out.iterdir()) == ["b_mask.nii.gz", "predictions.csv"]
 
 
+def test_predict_names_an_earlier_mask_of_what_it_leaves_out(run, hearts, tmp_path, capsys):
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    data, out = tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in "ab":
+        nib.save(image, data / f"{name}.nii.gz")
+    assert main(words_of(run, data, out)) == 0
+    assert "of an earlier" not in capsys.readouterr().out
+    (data / "a.nii.gz").write_bytes((data / "b.nii.gz").read_bytes()[:20_000])
+    assert main(words_of(run, data, out)) == 1
+    assert "note: a_mask.nii.gz is of an earlier predict\n" in capsys.readouterr().out
+
+
 def test_predict_leaves_out_a_row_whose_image_is_gone(run, hearts, tmp_path, capsys):
     shutil.copy(next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "a.nii.gz")
     rows = "".join(f"{name},{name},{name}.nii.gz\n" for name in "ab")
@@ -264,3 +282,123 @@ def test_predict_leaves_out_a_row_whose_image_is_gone(run, hearts, tmp_path, cap
     assert "left out: " in shown
     assert "row 3: no file 'b.nii.gz'" in shown
     assert sorted(file.name for file in out.iterdir()) == ["a_mask.nii.gz", "predictions.csv"]
+
+
+def words_of(run, *inputs):
+    source, out = inputs
+    return ["predict", "--run", str(run), "--input", str(source), "--output", str(out)]
+
+
+def test_a_predict_that_is_stopped_leaves_no_table_of_an_earlier_one(
+    run, hearts, tmp_path, monkeypatch
+):
+    image, data, out = next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "data", tmp_path / "out"
+    data.mkdir()
+    for name in ("a.nii.gz", "b.nii.gz"):
+        shutil.copy(image, data / name)
+    assert main(words_of(run, data, out)) == 0
+    (out / "a_mask.nii.gz").unlink()
+    first = Predictor.predict_file
+
+    def stopped(self, source, *rest):
+        if source.name == "b.nii.gz":
+            raise KeyboardInterrupt
+        return first(self, source, *rest)
+
+    monkeypatch.setattr(Predictor, "predict_file", stopped)
+    assert main(words_of(run, data, out)) == 130
+    assert (out / "a_mask.nii.gz").is_file()
+    assert not (out / "predictions.csv").exists()
+
+
+def test_predict_says_once_a_file_why_not_to_trust_it(run, hearts, tmp_path, capsys):
+    voxels = np.asarray(nib.load(next(hearts.glob("*_ph00_image.nii.gz"))).dataobj)
+    data = tmp_path / "data"
+    data.mkdir()
+    lost = nib.Nifti1Image(np.stack([voxels] * 3, axis=-1), np.eye(4))
+    lost.to_filename(data / "lost.nii.gz")
+    flat = np.diag([1.4, 1.4, 8, 1])
+    nib.Nifti1Image(np.full_like(voxels, 7), flat).to_filename(data / "flat.nii.gz")
+    assert main(words_of(run, data, tmp_path / "out")) == 0
+    said = capsys.readouterr()
+    assert said.err.count("warning: lost: the spacing is 1 mm along every axis") == 1
+    assert said.err.count("warning: flat: all voxels are 7") == 1
+    assert "trained on phantom hearts: of patients its predictions mean nothing" in said.out
+
+
+def test_predict_says_that_an_image_is_mirrored_or_turned(run, hearts, tmp_path, capsys):
+    """As dcm2niix mirrors what another program does not."""
+    image = nib.load(next(hearts.glob("*_ph00_image.nii.gz")))
+    changes = {
+        "same": image,
+        "mirrored": image.slicer[:, ::-1],
+        "turned": image.slicer[::-1, ::-1],
+        "upended": image.slicer[:, :, ::-1],  # the order of slices mirrors none of them
+    }
+    data = tmp_path / "data"
+    data.mkdir()
+    for name, changed in changes.items():
+        changed.to_filename(data / f"{name}.nii.gz")
+    assert main(words_of(run, data, tmp_path / "out")) == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "against the images" in line]
+    assert [line.partition(" as against")[0] for line in said] == ["warning: mirrored: is mirrored"]
+    predictor = Predictor(run, run / BEST, "cpu")
+    predictor.data.augmentation = Augmentation(flip=True, rotation_deg=15.0)
+    axes = np.asarray(predictor.axes_lps)
+    told = {n: predictor._turned(read_volume([data / f"{n}.nii.gz"]), axes) for n in changes}
+    assert {name for name, text in told.items() if text} == {"turned"}
+    assert re.fullmatch(r"turned by 1[678]\d degrees", told["turned"])
+
+
+def test_predict_says_whose_network_it_is_and_what_its_masks_hold(run, hearts, tmp_path, capsys):
+    image = next(hearts.glob("*_ph00_image.nii.gz"))
+    assert main(words_of(run.parents[3], image, tmp_path / "out")) == 0
+    said = capsys.readouterr().out
+    assert f"network of {run}\n" in said
+    assert "values of the masks: 1 myocardium\n" in said
+    assert "paper protocol" not in said
+    copied = shutil.copytree(run, tmp_path / "run")
+    identity = json.loads((run / IDENTITY).read_text()) | {"protocol": "paper_optimistic"}
+    (copied / IDENTITY).write_text(json.dumps(identity))
+    assert main(words_of(copied, image, tmp_path / "out")) == 0
+    assert "chosen on its test patients (paper protocol)" in capsys.readouterr().out
+
+
+def test_a_network_that_gives_no_numbers_is_one_line(run, hearts, tmp_path, monkeypatch, capsys):
+    """All of an image without numbers is background, and what is no number is called healthy."""
+    monkeypatch.setattr(
+        "cardiac_mtl.papers.mtn.MTN.forward", lambda _, image: {"mask": image[:, 0] * torch.nan}
+    )
+    image, out = next(hearts.glob("*_ph00_image.nii.gz")), tmp_path / "out"
+    assert main(words_of(run, image, out)) == 2
+    assert f"{image}: the network gives values that are no numbers" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_predict_says_where_the_window_of_the_network_cuts_a_mask(run, hearts, tmp_path, capsys):
+    predictor = Predictor(run, run / BEST, "cpu")
+    predictor.paper.postprocess = np.ones_like
+    (case,) = find_inputs(next(hearts.glob("*_ph00_image.nii.gz")))
+    with said_once([case]):
+        predictor.predict_file(case.image[0], [case], tmp_path)
+    slices = nib.load(case.image[0]).shape[2]
+    cut = f"{case.case_id}: the mask of slices {list(range(slices))} ends where"
+    assert f"warning: {cut} the network's view does" in capsys.readouterr().err
+
+
+def test_predict_says_that_pixels_are_others_than_those_of_the_training(
+    run, hearts, tmp_path, capsys
+):
+    image = next(hearts.glob("*_ph00_image.nii.gz"))
+    identity = json.loads((run / IDENTITY).read_text())
+    side = Predictor(run, run / BEST, "cpu").data.spacing_mm
+    assert identity["pixels_mm"] == [side, side]
+    assert main(words_of(run, image, tmp_path / "out")) == 0
+    assert "hearts have another size" not in capsys.readouterr().err
+    copied = shutil.copytree(run, tmp_path / "run")
+    for factor, warnings in ((0.9, 0), (1.1, 0), (0.5, 1), (2.0, 1)):
+        known = {"pixels_mm": [side * factor, side * factor]}
+        (copied / IDENTITY).write_text(json.dumps(identity | known))
+        assert main(words_of(copied, image, tmp_path / "out")) == 0
+        said = capsys.readouterr().err
+        assert said.count("hearts have another size than any it knows") == warnings

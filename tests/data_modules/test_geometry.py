@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy.spatial.transform import Rotation
 
 from cardiac_mtl.contracts import UNLABELLED
-from data_modules.geometry import apex_first, prepare_image, prepare_mask, prepared_grid, restore
+from data_modules.geometry import (
+    apex_first,
+    cut_slices,
+    prepare_image,
+    prepare_mask,
+    prepared_grid,
+    restore,
+    turn_against,
+    usual_axes,
+)
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 
@@ -62,6 +72,43 @@ def test_slices_without_annotation_stay_so_beyond_the_volume():
     mask = prepare_mask(volume(array), (128, 128), 1.5625)
     assert (mask[1] == UNLABELLED).all()
     assert (mask[[0, 2]] >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("side", "place", "cut"),
+    [
+        (32, (0, 9), [1]),
+        (32, (-1, 9), [1]),
+        (32, (9, 0), [1]),
+        (32, (9, -1), [1]),
+        (32, (1, 30), []),
+        (96, (0, 0), []),  # the grid reaches beyond the image
+    ],
+)
+def test_a_mask_at_the_border_of_the_grid_is_cut_where_the_image_goes_on(side, place, cut):
+    mask = np.zeros((2, side, side), np.uint8)
+    mask[1, place[0], place[1]] = 2
+    assert cut_slices(mask, volume(ball((2, 60, 70))), 1.5) == cut
+
+
+def test_a_turn_is_told_from_a_mirror_and_from_another_plane():
+    def lying(turn=0.0, tilt=0.0, mirror=1.0):
+        rotation = Rotation.from_euler("xz", [0.7, 0.5]) * Rotation.from_euler("zx", [turn, tilt])
+        image = sitk.Image([4, 4, 2], sitk.sitkFloat32)
+        image.SetDirection((rotation.as_matrix() * [mirror, 1, 1]).ravel().tolist())
+        return image
+
+    def axes(image):
+        return np.reshape(image.GetDirection(), (3, 3)).T[:2]
+
+    usual = usual_axes([axes(lying(turn)) for turn in (-0.4, 0.0, 0.4)])
+    for turn in (-2.0, 0.3, 1.5):
+        assert turn_against(lying(turn), usual) == (False, pytest.approx(np.degrees(abs(turn))))
+    assert turn_against(lying(tilt=0.4), usual) == (False, pytest.approx(0, abs=1e-6))
+    assert turn_against(lying(1.0, mirror=-1.0), usual)[0]
+    assert turn_against(volume(np.zeros((1, 4, 4))), usual) is None  # along the body
+    assert usual_axes([axes(lying(turn)) for turn in (0.0, 2.0)]) is None
+    assert usual_axes([np.eye(3)[:2]]) is None
 
 
 def test_there_and_back_keeps_the_mask():

@@ -10,6 +10,7 @@ from cardiac_mtl.errors import UserError
 from data_modules.inputs import find_inputs
 from data_modules.manifest import ManifestDataModule
 from data_modules.mscmr import MSCMRDataModule
+from data_modules.t1 import T1DataModule
 
 
 @pytest.fixture
@@ -23,7 +24,8 @@ def folder(tmp_path):
 
 
 def found(path, data):
-    return [case.case_id for case in find_inputs(path, takes=data.takes)]
+    cases = find_inputs(path, one_phase=data.one_phase, takes=data.takes)
+    return [case.case_id for case in cases]
 
 
 def test_what_macos_leaves_in_archives_is_no_image(folder):
@@ -39,7 +41,19 @@ def test_endings_in_capitals_are_those_of_images_too(folder):
     assert found(path / "a.NII.GZ", ManifestDataModule()) == ["a"]
 
 
-@pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg"])
+@pytest.mark.parametrize("table", [False, True])
+@pytest.mark.parametrize("module", [T1DataModule, MSCMRDataModule])
+def test_what_has_phases_is_no_map_and_no_late_enhancement(tmp_path, module, table):
+    """Images that a map is fitted to may pass for maps: they have values as T1 has them."""
+    nib.Nifti1Image(np.ones((4, 4, 2, 8), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
+    if table:
+        (tmp_path / "cases.csv").write_text("case_id,patient_id,image\na,a,a.nii\n")
+    assert len(found(tmp_path, ManifestDataModule())) == 8
+    with pytest.raises(UserError, match=r"a\.nii: holds 8 phases, not one volume"):
+        found(tmp_path, module())
+
+
+@pytest.mark.parametrize("ending", ["mask", "manual", "gt", "seg", "GT", "Mask"])
 def test_masks_beside_images_are_left_aside(folder, ending):
     path = folder("a.nii", f"a_{ending}.nii", "b_image.nii.gz", f"b_{ending}.nii.gz")
     assert found(path, ManifestDataModule()) == ["a", "b_image"]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
-from data_modules.readers import phases_in, read_mask, read_volume, write_mask
+from data_modules.readers import phases_in, read_cine, read_mask, read_volume, write_mask
 from data_modules.series import order_by_position
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -76,6 +76,38 @@ def test_an_ending_in_capitals_is_read_as_any(tmp_path, ending):
 def test_a_two_dimensional_file_is_one_slice(tmp_path):
     image = read_volume([save(tmp_path / "a.nii.gz", ring()[..., 0])])
     assert image.GetSize() == (12, 10, 1)
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_a_stack_that_was_turned_to_the_axes_of_the_body_is_refused(tmp_path, axis):
+    turned = np.diag([1.3, 1.3, 1.3, 1])
+    turned[axis, axis] = 8
+    file = save(tmp_path / "a.nii", np.zeros((9, 9, 9), np.int16), turned)
+    with pytest.raises(
+        UserError, match=f"its slices lie along axis {axis + 1}; reorder"
+    ) as refused:
+        read_volume([file])
+    assert refused.value.code == "slice_axis"
+    with pytest.raises(UserError, match=f"its slices lie along axis {axis + 1}"):
+        read_cine([save(tmp_path / "b.nii", np.ones((9, 9, 9, 3)) * np.arange(3), turned)])
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 2.4, 1.0), (1.4, 1.4, 1.4), (0.7, 0.7, 5.0)])
+def test_pixels_that_are_not_square_are_no_slices(tmp_path, spacing):
+    affine = np.diag([*spacing, 1])
+    read_volume([save(tmp_path / "a.nii", np.zeros((9, 9, 9), np.int16), affine)])
+
+
+@pytest.mark.parametrize(
+    ("unit", "told"), [("meter", "metres"), ("micron", "micrometres"), ("mm", ""), ("unknown", "")]
+)
+def test_a_header_in_another_unit_than_mm_is_named(tmp_path, caplog, unit, told):
+    image = nib.Nifti1Image(ring(), np.diag([1.3, 1.4, 8, 1]))
+    image.header.set_xyzt_units(unit, "sec")
+    image.to_filename(tmp_path / "a.nii")
+    assert read_volume([tmp_path / "a.nii"]).GetSpacing() == pytest.approx((1.3, 1.4, 8))
+    assert ("lengths are in" in caplog.text) == bool(told)
+    assert told in caplog.text
 
 
 def test_scaling_of_the_header_is_applied(tmp_path):

@@ -220,7 +220,7 @@ def test_a_label_may_come_from_another_column(root):
         (lambda v: (v * 10).astype(np.int32), "its values are scaled; apply the rescale slope"),
         (lambda v: (v * 0.1).astype(np.float32), "its values are scaled"),
         (lambda v: v * 0, "has a median of 0, where T1 in ms has 200 to 3000"),
-        (lambda v: np.stack([v] * 8, -1), "holds 8 phases, not one T1 map; give the map"),
+        (lambda v: np.stack([v] * 8, -1), "holds 8 phases, not one volume; give the volume alone"),
     ],
 )
 def test_what_is_no_map_in_ms_is_one_line_in_fit_and_in_check(root, capsys, change, message):

@@ -231,3 +231,11 @@ def test_either_class_has_one_area_however_sure_a_network_is(tmp_path, table, ma
     assert areas[0] == pytest.approx(areas[1], abs=1e-6)
     assert areas[1] == pytest.approx(roc(second.numpy(), truth.astype(int)).area, abs=1e-6)
     assert 0.5 < areas[1] < 1
+
+
+@pytest.mark.parametrize("column", ["probability", "probability_diseased"])
+def test_probabilities_keep_all_digits(tmp_path, column):
+    """Those of a sure network would tie, and one above the threshold would be written as at it."""
+    sure = pd.DataFrame({column: [0.99999984, 0.99999996]})
+    write_csv(tmp_path / "a.csv", sure)
+    assert pd.read_csv(tmp_path / "a.csv").equals(sure)

@@ -3,6 +3,7 @@
 import json
 from shutil import copytree
 
+import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from cardiac_mtl.papers.fpm_multitask import (
     JaccardAndCrossEntropy,
     T1Baseline,
 )
+from cardiac_mtl.runs import LAST
 from cardiac_mtl.weighting import FixedWeighting, SingleTask, UncertaintyWeighting
 
 BASELINES = {
@@ -216,13 +218,10 @@ def test_predict_names_the_classes(maps, tmp_path):
 
 @pytest.mark.usefixtures("undrawn")
 def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypatch):
-    for module in (
-        "commands.predict",
-        "training.outputs",
-    ):  # after two batches images differ in the sixth digit
-        monkeypatch.setattr(
-            f"cardiac_mtl.{module}.write_csv", lambda path, rows: rows.to_csv(path, index=False)
-        )
+    # after two batches images differ in the sixth digit
+    monkeypatch.setattr(
+        "cardiac_mtl.training.outputs.write_csv", lambda path, rows: rows.to_csv(path, index=False)
+    )
     data, runs = tmp_path / "maps", tmp_path / "runs"
     copytree(maps, data)
     table = pd.read_csv(data / "cases.csv")
@@ -256,12 +255,15 @@ def test_the_threshold_is_chosen_on_validation_patients(maps, tmp_path, monkeypa
     assert list((run / "figures").glob("class_activation_*.png"))
 
 
-def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path):
+def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path, capsys):
     words = ["fit", "--config", "fpm_classification", "--config", "debug", "--data.root", maps]
     words += ["--data.num_folds", "3", "--trainer.accelerator", "cpu", "--run_root", tmp_path]
-    assert main([str(word) for word in words]) == 0
+    assert main([str(word) for word in [*words, "--data.spacing_mm", "null"]]) == 0
     run = next(tmp_path.rglob("run.json"))
     identity = json.loads(run.read_text())
+    files = [maps / f"{patient}_image.nii.gz" for patient in identity["trained_on"]]
+    sides = [nib.load(file).header.get_zooms()[:2] for file in files]
+    np.testing.assert_allclose(identity["pixels_mm"], [np.min(sides), np.max(sides)], rtol=1e-4)
     words = ["predict", "--run", run.parent, "--input", maps, "--device", "cpu"]
     words = [str(word) for word in [*words, "--output", tmp_path / "out"]]
     assert main(words) == 0
@@ -271,6 +273,13 @@ def test_predict_calls_by_the_threshold_of_the_run(maps, tmp_path):
         run.write_text(json.dumps(identity | {"threshold": {"value": threshold}}))
         assert main(words) == 0
         assert set(pd.read_csv(tmp_path / "out/predictions.csv")["called"]) == {call}
+    # it was chosen for the best checkpoint
+    assert main([*words, "--checkpoint", str(run.parent / LAST)]) == 0
+    rows = pd.read_csv(tmp_path / "out/predictions.csv")
+    half = np.where(rows["probability_diseased"] > 0.5, "diseased", "healthy")
+    assert rows["called"].tolist() == half.tolist()
+    said = capsys.readouterr().out
+    assert "called diseased above a probability of 0.5: one half: `test` chose none for it" in said
 
 
 def test_who_has_no_classes_has_no_activation():
