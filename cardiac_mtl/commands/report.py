@@ -32,6 +32,8 @@ _NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"
 """Arguments of the data that tell where they are, or what does not change a number."""
 _ON_TEST = " (selected on TEST)"
 """Of names: most tables and figures have no other place to say so (P9)."""
+_SCORED_AGAIN = ", masks by evaluate"
+"""Of names: masks that are called as an experiment is whose runs stand beside them."""
 _STRATA = ("pathology", "vendor", "centre")
 _FIX = "score the run again with this version"
 _TEXT = (
@@ -292,14 +294,17 @@ def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
         name = f"{key.experiment}, {key.variant}" if key.variant else key.experiment
         if len({other.data for other in alike}) > 1:
             name += f" on {key.data}"
-        if len({other.seed for other in alike if other.data == key.data}) > 1:
+        beside = {other.seed for other in alike if other.data == key.data}
+        if len(beside - {""}) > 1:
             name += _seed(key)
+        if not key.seed and beside != {""}:  # of `predict`, say: they are no further seed
+            name += _SCORED_AGAIN
         names[key] = name
     return names
 
 
 def _seed(key: _Key) -> str:
-    return f", seed {key.seed}"
+    return f", seed {key.seed}" if key.seed else ""
 
 
 def _refuse_shared_cases(name: str, runs: Sequence[Run]) -> None:

@@ -189,6 +189,25 @@ def test_masks_of_another_tool_do_not_hide_how_runs_differ(write_run, tmp_path):
     assert variants == {"learning_rate 0.1", "learning_rate 0.2", ""}
 
 
+def test_masks_called_as_an_experiment_are_no_seed_of_it(write_run, tmp_path):
+    """`evaluate` calls a method by the folder of its masks: `masks/mtn_unet` of `predict`."""
+    rng = np.random.default_rng(1)
+    for name, facts in (
+        ("ours", {}),
+        ("masks", {"protocol": "external", "seed": ""}),
+    ):
+        write_run(tmp_path / name, "mtn_unet", 0, ["p0", "p1"], rng, **facts)
+    methods = read_methods([tmp_path / "ours", tmp_path / "masks"])
+    assert [m.name for m in methods] == ["mtn_unet", "mtn_unet, masks by evaluate"]
+    assert analysis.over_seeds(methods).empty
+    assert set(analysis.comparisons(methods)["second"]) == {"mtn_unet, masks by evaluate"}
+    write_run(tmp_path / "again", "mtn_unet", 0, ["p0", "p1"], rng, seed=1)
+    methods = read_methods([tmp_path])
+    names = {"mtn_unet, seed 0", "mtn_unet, seed 1", "mtn_unet, masks by evaluate"}
+    assert {m.name for m in methods} == names
+    assert set(analysis.over_seeds(methods)["seeds"]) == {2}
+
+
 def test_a_run_that_did_not_train_to_its_end_is_told(write_run, tmp_path):
     rng = np.random.default_rng(1)
     for fold, status in enumerate(("finished", "interrupted")):
