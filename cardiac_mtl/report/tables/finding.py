@@ -53,7 +53,7 @@ def rates(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
-    """Test every pair of methods on the patients of both: exact sign test (McNemar's, one seed).
+    """Test every pair of methods on the cases of both: exact sign test (McNemar's, one seed).
 
     Returns:
         By label and kind of patient: how many both have, in how many each is right more often
@@ -64,7 +64,7 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     for first, second in pairs_of(methods):
         keys = ["patient_id", "label", "kind"]
         before, after = (
-            pd.concat([_by_patient(method.cases) for method in family.members])
+            pd.concat([_by_patient(cases) for cases in family.rows("cases")])
             .groupby(keys)["right"]
             .mean()
             for family in (first, second)
