@@ -282,6 +282,8 @@ def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        elif name == "class_path" and prefix:  # where another run has `null`, that is its value
+            yield prefix.removesuffix("."), value
         else:
             yield f"{prefix}{name}", value
 

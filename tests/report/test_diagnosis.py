@@ -277,6 +277,17 @@ def test_methods_of_several_weights_have_names_of_their_own(write_run, tmp_path)
     assert read_methods([tmp_path / "0.3"])[0].name == "fpm_multitask"
 
 
+def test_an_optimizer_beside_none_is_a_setting(write_run, tmp_path):
+    """As `--model.disc_optimizer null` is, of which a class and its arguments are the opposite."""
+    adam = {"class_path": "Adam", "init_args": {"lr": 0.001}}
+    for k, optimizer in enumerate((None, adam)):
+        write_run(tmp_path / str(k), "weak_transfer_uadt", 0, ["p1"], np.random.default_rng(0))
+        model = {"init_args": {"width": 8, "disc_optimizer": optimizer}}
+        (tmp_path / f"{k}/config.yaml").write_text(json.dumps({"model": model}))
+    names = [method.name for method in read_methods([tmp_path])]
+    assert names == [f"weak_transfer_uadt, disc_optimizer {v}" for v in (None, "Adam")]
+
+
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
