@@ -99,6 +99,14 @@ def test_a_volume_that_one_method_lacks_is_held_against_none():
     assert finding.comparisons([ours, other]).empty
 
 
+def test_patients_of_the_same_cases_may_be_named_otherwise():
+    """As where `evaluate` is given a folder of reference masks, and knows no table."""
+    ours = method("a", ["missed"] * 6, [f"p{k}" for k in range(6)])
+    other = method("b", ["ok"] * 6, [f"case{k}" for k in range(6)])
+    (row,) = finding.comparisons([ours, other]).to_dict("records")
+    assert (row["n"], row["second_better"]) == (6, 6)
+
+
 def test_a_seed_that_is_missing_in_some_patients_is_left_out_of_the_other_method_there():
     rng = np.random.default_rng(0)
     small = 0
