@@ -39,7 +39,7 @@ _FIX = "score the run again with this version"
 _TEXT = (
     "case_id", "patient_id", "phase", "cardiac_phase", "region", "pathology", "centre", "vendor",
     "flags", "ed_phase", "es_phase", "reference_ed_phase", "reference_es_phase", "class",
-    "class_name", "label",
+    "class_name", "label", "case",
 )  # fmt: skip
 """Columns that stay text, though they may hold nothing but digits or nothing at all."""
 
@@ -176,6 +176,7 @@ def read_run(folder: Path) -> Run:
         settings=_settings(folder / CONFIG),
         unfinished=unfinished(folder) or "",
         folds=_folds(folder / "splits.json"),
+        unpredicted=_unpredicted(folder / "findings.csv"),
         **frames,
     )
 
@@ -276,6 +277,14 @@ def _folds(path: Path) -> int:
         raise UserError(
             f"unreadable ({type(error).__name__})", where=str(path), fix="leave this run out"
         ) from error
+
+
+def _unpredicted(path: Path) -> frozenset[str]:
+    """Return the cases that `evaluate` found no mask of."""
+    if not path.is_file() or path.stat().st_size < len("code"):  # none has no heading either
+        return frozenset()
+    findings = _read(path, ("code", "case"))
+    return frozenset(findings.loc[findings["code"] == "no_prediction", "case"])
 
 
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -36,6 +36,8 @@ class Run:
     """How its training stands, such as `interrupted`; empty where it came to its end."""
     folds: int = 0
     """Into how many its patients were dealt; 0 where that is not known."""
+    unpredicted: frozenset[str] = frozenset()
+    """Cases of the references of which another tool has no mask."""
 
     @property
     def part(self) -> str:

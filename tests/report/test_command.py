@@ -229,6 +229,65 @@ def test_references_that_differ_are_told(write_run, tmp_path):
     assert told.startswith("mtn_unet and mtn_uncertainty: the references of 2 of 3 structures")
 
 
+def test_references_that_differ_are_told_of_methods_that_share_nothing_with_the_first(
+    write_run, tmp_path
+):
+    for name, patient in (("first", "p0"), ("mtn_uncertainty", "p1"), ("mtn_unet", "p1")):
+        write_run(tmp_path / name, name, 0, [patient], np.random.default_rng(1))
+    path = tmp_path / "mtn_unet/cases.csv"
+    cases = pd.read_csv(path, dtype={"phase": str})
+    cases["reference_volume_ml"] *= 1.05
+    cases.to_csv(path, index=False)
+    folders = [tmp_path / name for name in ("first", "mtn_uncertainty", "mtn_unet")]
+    (told,) = (text for text in caveats(read_methods(folders)) if "differ in volume" in text)
+    assert told.startswith("mtn_unet and mtn_uncertainty: the references of 3 of 3 structures")
+
+
+def test_patients_that_are_grouped_otherwise_are_told(write_run, tmp_path):
+    """Of a folder of masks each may be a patient of its own: its intervals are too narrow."""
+    for name in ("mtn_uncertainty", "mtn_unet"):
+        write_run(tmp_path / name, name, 0, ["p1", "p2"], np.random.default_rng(1))
+    path = tmp_path / "mtn_uncertainty/cases.csv"
+    cases = pd.read_csv(path, dtype={"phase": str})
+    for names, count in ((cases["patient_id"] + "x", 0), (cases["case_id"], 1)):
+        cases.assign(patient_id=names).to_csv(path, index=False)
+        told = [text for text in caveats(read_methods([tmp_path])) if "by their names" in text]
+        assert len(told) == count
+    assert told[0].startswith(
+        "mtn_unet and mtn_uncertainty: the cases that both have are of 2 and 6"
+    )
+
+
+def test_a_share_of_the_training_patients_is_told_unless_the_name_says_so(write_run, tmp_path):
+    for fold, (name, share) in enumerate((("few", 0.25), ("whole", 1.0))):
+        write_run(tmp_path / name, "mtn_unet", fold, [f"p{fold}"], np.random.default_rng(1))
+        config = {"data": {"init_args": {"train_fraction": share}}}
+        (tmp_path / name / "config.yaml").write_text(json.dumps(config))
+    told = "mtn_unet: trained on a share of its training patients (0.25)."
+    assert caveats(read_methods([tmp_path / "few"])) == [told]
+    assert caveats(read_methods([tmp_path / "whole"])) == []
+    both = read_methods([tmp_path])
+    assert {method.variant for method in both} == {f"data.train_fraction {s}" for s in (0.25, 1.0)}
+    assert not [text for text in caveats(both) if "a share of" in text]
+
+
+def test_folds_of_another_tool_lack_the_cases_of_none(write_run, tmp_path):
+    """Each was held against the references of all folds: `--reference HEARTS/cases.csv`."""
+    cases = [f"p{k}_ph{phase:02d}" for k in range(3) for phase in range(3)]
+    for fold in range(2):
+        folder = tmp_path / str(fold)
+        names = {"protocol": "external", "seed": ""}
+        write_run(folder, "nnunet", None, [f"p{fold}"], np.random.default_rng(1), **names)
+        lacking = [case for case in cases if not case.startswith(f"p{fold}")]
+        rows = {"severity": "error", "code": "no_prediction", "case": lacking, "file": ""}
+        pd.DataFrame(rows).to_csv(folder / "findings.csv", index=False)
+    told = [text for text in caveats(read_methods([tmp_path])) if "no prediction" in text]
+    assert told == ["nnunet: 3 cases have no prediction and are in no mean."]  # of p2
+    write_run(tmp_path / "2", "nnunet", None, ["p2"], np.random.default_rng(1), **names)
+    (tmp_path / "2/findings.csv").write_text("\n")  # as `evaluate` leaves it without any
+    assert not [text for text in caveats(read_methods([tmp_path])) if "no prediction" in text]
+
+
 def test_phantoms_are_not_taken_for_patients(write_run, tmp_path):
     for name in ("mtn_unet", "mtn_uncertainty"):
         write_run(tmp_path / name, name, 0, ["p1"], np.random.default_rng(1), phantom=True)
