@@ -8,7 +8,7 @@ import pandas as pd
 
 from cardiac_mtl.contracts import EXTERNAL, HONEST
 from cardiac_mtl.evaluation.function import without_function
-from cardiac_mtl.report.methods import Method, in_words
+from cardiac_mtl.report.methods import Method, families, in_words
 
 
 def caveats(methods: Sequence[Method]) -> list[str]:
@@ -22,7 +22,8 @@ def caveats(methods: Sequence[Method]) -> list[str]:
     ]
     runs = [told for method in methods for told in _of_training(method)]
     cases = [told for method in methods for told in _of_cases(method)]
-    return [*selection, *_of_comparison(methods), *_of_references(methods), *runs, *cases]
+    together = [*_of_comparison(methods), *_of_references(methods), *_of_dealing(methods)]
+    return [*selection, *together, *runs, *cases]
 
 
 def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
@@ -106,11 +107,17 @@ def _of_training(method: Method) -> Iterator[str]:
     for run in method.runs:
         if run.unfinished:
             yield f"{method.name}: {run.part} did not train to its end: {run.unfinished}."
-    if len({run.identity.get("split_sha256") for run in method.runs}) > 1:
-        yield (
-            f"{method.name}: its runs dealt the patients to folds in several ways: the data "
-            "changed."
-        )
+
+
+def _of_dealing(methods: Sequence[Method]) -> Iterator[str]:
+    """Say where runs that differ in fold and seed alone have folds of several kinds."""
+    for family in families(methods):
+        runs = [run for method in family.members for run in method.runs]
+        if len({run.identity.get("split_sha256") for run in runs}) > 1:
+            yield (
+                f"{family.name}: its runs dealt the patients to folds in several ways: the data, "
+                "or the file of folds, changed."
+            )
 
 
 def _of_cases(method: Method) -> Iterator[str]:

@@ -190,7 +190,7 @@ def _function(methods: Sequence[Method], drawn: Drawn) -> Section:
         )
         + _table(
             "flags",
-            "Impossible or suspicious function",
+            "Impossible, suspicious or unknown function",
             "Nothing is clipped or left out.",
             quantities.function_flags(methods),
             layout.function_shown,

@@ -85,6 +85,13 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     assert told.endswith("a test of two methods is over those that both have.")
 
 
+def test_pairs_have_phases_whichever_of_both_names_them(methods):
+    """References in a folder are of patients with one phase each, unless their names say more."""
+    unnamed = changed(methods[1], cases=methods[1].cases.assign(cardiac_phase=""))
+    for pair in ([methods[0], unnamed], [unnamed, methods[0]]):
+        assert analysis.comparisons(pair)["phase"].unique().tolist() == ["ED", "ES", "all"]
+
+
 def seeds_of(runs, tmp_path):
     """Copy the run of one method twice, as other seeds that are a little better or worse."""
     for seed, more in ((1, 0.1), (2, -0.04)):

@@ -271,6 +271,16 @@ def test_a_share_of_the_training_patients_is_told_unless_the_name_says_so(write_
     assert not [text for text in caveats(both) if "a share of" in text]
 
 
+def test_seeds_of_other_folds_are_told(write_run, tmp_path):
+    """As where patients were added to the data of a study before it was called for another seed."""
+    for seed, dealt in enumerate(("ab", "ab", "cd")):
+        facts = {"seed": seed, "split_sha256": dealt * 32}
+        write_run(tmp_path / str(seed), "mtn_unet", 0, ["p0"], np.random.default_rng(1), **facts)
+    assert caveats(read_methods([tmp_path / "0", tmp_path / "1"])) == []
+    (told,) = caveats(read_methods([tmp_path]))
+    assert told.startswith("mtn_unet: its runs dealt the patients to folds in several ways")
+
+
 def test_folds_of_another_tool_lack_the_cases_of_none(write_run, tmp_path):
     """Each was held against the references of all folds: `--reference HEARTS/cases.csv`."""
     cases = [f"p{k}_ph{phase:02d}" for k in range(3) for phase in range(3)]

@@ -150,7 +150,8 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     for first, second in pairs_of(methods):
         keys = ["case_id", "label"]
         merged = first.cases.merge(second.cases, on=keys, suffixes=("_1", "_2"))
-        merged["cardiac_phase"] = merged["cardiac_phase_1"]
+        named = merged["cardiac_phase_1"]  # where references without a table name none: the other's
+        merged["cardiac_phase"] = named.where(named != "", merged["cardiac_phase_2"])
         for label, of_label in merged.groupby("label", sort=False):
             for phase, chosen in phases_of(of_label):
                 for measure in COMPARED:
