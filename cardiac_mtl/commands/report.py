@@ -18,7 +18,7 @@ from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.report.caveats import caveats
-from cardiac_mtl.report.methods import Method, Run
+from cardiac_mtl.report.methods import Method, Run, scored_cases
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.pictures.canvas import save
 from cardiac_mtl.report.sections import sections_of
@@ -162,7 +162,7 @@ def read_run(folder: Path) -> Run:
     for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
         path = folder / f"{name}.csv"
         frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
-    if frames["cases"].empty:
+    if frames["cases"].empty and frames["labels"].empty:  # a classifier needs no masks
         raise UserError(
             "nothing was scored", where=str(folder / "cases.csv"), fix="leave this run out"
         )
@@ -321,7 +321,7 @@ def _seed(key: _Key) -> str:
 def _refuse_shared_cases(name: str, runs: Sequence[Run]) -> None:
     seen: dict[str, Path] = {}
     for one in runs:
-        for case_id in one.cases["case_id"].unique():
+        for case_id in sorted(scored_cases(one)):
             if case_id in seen:
                 raise UserError(
                     f"{name}: case {case_id} was scored by two runs, the other is {seen[case_id]}",

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cardiac_mtl.contracts import EXTERNAL, HONEST
 from cardiac_mtl.evaluation.function import without_function
-from cardiac_mtl.report.methods import Method, families, in_words
+from cardiac_mtl.report.methods import Method, families, in_words, scored_cases
 
 
 def caveats(methods: Sequence[Method]) -> list[str]:
@@ -45,7 +45,7 @@ def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
     if len({value for values in used.values() for value in values}) > 1:
         told = ", ".join(f"{n} {'/'.join(f'{v:g}' for v in vs)} mm" for n, vs in used.items())
         yield f"The surface Dice are at different tolerances ({told}): do not compare them."
-    sets = {method.name: set(method.cases["case_id"]) for method in methods}
+    sets = {method.name: scored_cases(method) for method in methods}
     shared = set.intersection(*sets.values()) if sets else set()
     for name, cases in sets.items():
         if cases != shared:

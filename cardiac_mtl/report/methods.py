@@ -83,6 +83,11 @@ class Method:
         return HONEST if found == {HONEST} else (found - {HONEST}).pop()
 
 
+def scored_cases(rows: Run | Method) -> set[str]:
+    """Return the cases of which there are rows; those that are classified need have no mask."""
+    return {*rows.cases["case_id"], *rows.labels.get("case_id", ())}
+
+
 @dataclass(frozen=True)
 class Family:
     """Methods that differ in their seed alone."""
