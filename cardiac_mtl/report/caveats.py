@@ -47,6 +47,10 @@ def _of_comparison(methods: Sequence[Method]) -> Iterator[str]:
         yield f"The surface Dice are at different tolerances ({told}): do not compare them."
     sets = {method.name: scored_cases(method) for method in methods}
     shared = set.intersection(*sets.values()) if sets else set()
+    labels = {m.name: m.cases["label"].unique().tolist() for m in methods if len(m.cases)}
+    if shared and labels and not set.intersection(*map(set, labels.values())):
+        told = "; ".join(f"{name}: {', '.join(names)}" for name, names in labels.items())
+        yield f"No structure has one name in all methods ({told}): tests are of equal names alone."
     for name, cases in sets.items():
         if cases != shared:
             yield (

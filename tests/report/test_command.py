@@ -360,6 +360,9 @@ def test_a_label_of_digits_is_text_beside_one_of_letters(write_run, tmp_path):
     methods = read_methods([tmp_path])
     assert analysis.comparisons(methods).empty
     assert {m.cases["label"].iloc[0] for m in methods} == {"1", "myocardium"}
+    (told,) = (text for text in caveats(methods) if "one name" in text)
+    assert "(mtn_uncertainty: myocardium; mtn_unet: 1)" in told
+    assert not [text for text in caveats(methods[:1]) if "one name" in text]
 
 
 def test_no_heading_and_no_caption_breaks_its_table(report):
