@@ -352,6 +352,13 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
             where=str(table),
             fix=f"choose from {', '.join(map(str, found))}",
         )
+    there = {case for method in methods for case in scored_cases(method)}
+    if not {*found["case_id"]} & {*there, *map(name_of_cine, there)}:
+        raise UserError(
+            "holds none of the cases of the runs",
+            where=str(table),
+            fix="give the cases.csv of their data set, with names as they are in the rows",
+        )
     names = [f"{name} of the table" if name in CASE_COLUMNS else name for name in columns]
     for column, name in zip(columns, names, strict=True):
         values = dict(zip(found["case_id"], found[column], strict=True))

@@ -150,6 +150,10 @@ def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
     scanner = strata[strata["column"] == "scanner"]
     assert scanner["value"].tolist() == ["A", "B"] * 2
     assert set(scanner["patients"]) == {3}
+    other = tmp_path / "other.csv"
+    other.write_text("case_id,scanner\nq1,A\n")
+    assert main([*words, "--table", str(other)]) == 2
+    assert "holds none of the cases of the runs" in capsys.readouterr().err
     assert main([*words[:-1], "magnet", "--table", str(source)]) == 2
     assert "choose from case_id, scanner" in capsys.readouterr().err
 
