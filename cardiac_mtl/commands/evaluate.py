@@ -86,6 +86,11 @@ def run(arguments: Sequence[str]) -> int:
     options.output.mkdir(parents=True, exist_ok=True)  # if it cannot be, before the long part
     scored = list(parallel_map(partial(_score, settings=settings), paired, label="scoring"))
     findings += [finding for one in scored for finding in one.findings]
+    told = {(finding.case, finding.code) for finding in findings}
+    others = _other_phases(cases, scored)
+    measured = list(parallel_map(partial(_measure, settings=settings), others, label="measuring"))
+    findings += [f for one in measured for f in one.findings if (f.case, f.code) not in told]
+    scored += measured
     _write(options, scored, paired, settings, findings)
     for finding in findings:
         say(str(finding))
@@ -233,15 +238,39 @@ def _score(item: tuple[Case, Path], settings: _Settings) -> _Scored:
     return _Scored(rows, indices, pixels, warnings)
 
 
+def _other_phases(cases: Sequence[Case], scored: Sequence[_Scored]) -> list[Case]:
+    """Return the phases without score of patients of whom others have one: one may be ED or ES."""
+    known = {(row["patient_id"], row["phase"]) for one in scored for row in one.rows.chambers}
+    patients = {patient for patient, _ in known}
+    by_phase = {(case.patient_id, case.phase): case for case in reversed(cases) if case.phase}
+    return [c for who, c in by_phase.items() if who not in known and c.patient_id in patients]
+
+
+def _measure(case: Case, settings: _Settings) -> _Scored:
+    """Measure the chambers of a reference without prediction, which enters nothing else."""
+    nothing = _Scored(_NO_ROWS, pd.DataFrame(), pd.DataFrame(), [])
+    try:
+        with noticed():
+            collected = _collect(case, None, settings.labels, with_image=False)
+    except UserError as error:
+        return nothing._replace(findings=[of_error(error, case.case_id)])
+    (row,) = case_table([case]).to_dict("records")
+    info = {str(key): value for key, value in row.items()}
+    rows = score_case(collected, info, settings.classes)
+    return nothing._replace(rows=_NO_ROWS._replace(chambers=rows.chambers))
+
+
 def _collect(
-    case: Case, file: Path, labels: Mapping[str, int], *, with_image: bool
+    case: Case, file: Path | None, labels: Mapping[str, int], *, with_image: bool
 ) -> CollectedCase:
     """Read reference and prediction on the grid of the reference, slices base to apex."""
     # nothing is resampled: a grid of its own is a finding of the prediction
     like = read_volume([path for path in case.mask if path is not None], case.frame)
     reference = read_mask(case.mask, like, labels, case.frame)
-    frame = case.frame if _is_cine(file, case) else None
-    predicted = read_mask((file,), like, labels, frame)
+    predicted = None
+    if file is not None:
+        frame = case.frame if _is_cine(file, case) else None
+        predicted = _classes_of(read_mask((file,), like, labels, frame), labels)
     shown = read_volume(case.image, case.frame) if with_image and case.image else like
     order = slice(None, None, -1 if apex_first(like) else 1)
     voxels = sitk.GetArrayFromImage(shown).astype(np.float32)[order]
@@ -251,7 +280,7 @@ def _collect(
         slices=np.arange(len(voxels)),
         image=voxels,
         reference=_classes_of(reference, labels).astype(np.int8)[order],
-        predicted=_classes_of(predicted, labels).astype(np.uint8)[order],
+        predicted=None if predicted is None else predicted.astype(np.uint8)[order],
         spacing=(slices, rows, columns),
         indices=None,
         reference_indices=np.full((len(voxels), 0), np.nan, dtype=np.float32),

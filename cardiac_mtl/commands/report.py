@@ -18,7 +18,7 @@ from cardiac_mtl.evaluation.calls import CALL_COLUMNS
 from cardiac_mtl.evaluation.rows import CASE_COLUMNS, SLICE_COLUMNS, write_csv
 from cardiac_mtl.options import OptionParser
 from cardiac_mtl.report.caveats import caveats
-from cardiac_mtl.report.methods import Method, Run
+from cardiac_mtl.report.methods import Method, Run, scored_cases
 from cardiac_mtl.report.page import Page, write_page
 from cardiac_mtl.report.pictures.canvas import save
 from cardiac_mtl.report.sections import sections_of
@@ -32,12 +32,14 @@ _NO_SETTINGS = {"root", "fold", "splits", "cache_dir", "num_workers", "resident"
 """Arguments of the data that tell where they are, or what does not change a number."""
 _ON_TEST = " (selected on TEST)"
 """Of names: most tables and figures have no other place to say so (P9)."""
+_SCORED_AGAIN = ", masks by evaluate"
+"""Of names: masks that are called as an experiment is whose runs stand beside them."""
 _STRATA = ("pathology", "vendor", "centre")
 _FIX = "score the run again with this version"
 _TEXT = (
     "case_id", "patient_id", "phase", "cardiac_phase", "region", "pathology", "centre", "vendor",
     "flags", "ed_phase", "es_phase", "reference_ed_phase", "reference_es_phase", "class",
-    "class_name", "label",
+    "class_name", "label", "case",
 )  # fmt: skip
 """Columns that stay text, though they may hold nothing but digits or nothing at all."""
 
@@ -160,7 +162,7 @@ def read_run(folder: Path) -> Run:
     for name, column in (("labels", "class"), ("indices", "patient_id"), ("pixels", "patient_id")):
         path = folder / f"{name}.csv"
         frames[name] = _read(path, ()) if path.is_file() else pd.DataFrame({column: []})
-    if frames["cases"].empty:
+    if frames["cases"].empty and frames["labels"].empty:  # a classifier needs no masks
         raise UserError(
             "nothing was scored", where=str(folder / "cases.csv"), fix="leave this run out"
         )
@@ -174,6 +176,7 @@ def read_run(folder: Path) -> Run:
         settings=_settings(folder / CONFIG),
         unfinished=unfinished(folder) or "",
         folds=_folds(folder / "splits.json"),
+        unpredicted=_unpredicted(folder / "findings.csv"),
         **frames,
     )
 
@@ -276,10 +279,20 @@ def _folds(path: Path) -> int:
         ) from error
 
 
+def _unpredicted(path: Path) -> frozenset[str]:
+    """Return the cases that `evaluate` found no mask of."""
+    if not path.is_file() or path.stat().st_size < len("code"):  # none has no heading either
+        return frozenset()
+    findings = _read(path, ("code", "case"))
+    return frozenset(findings.loc[findings["code"] == "no_prediction", "case"])
+
+
 def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in settings.items():
         if isinstance(value, Mapping):
             yield from _flat(value, prefix if name == "init_args" else f"{prefix}{name}.")
+        elif name == "class_path" and prefix:  # where another run has `null`, that is its value
+            yield prefix.removesuffix("."), value
         else:
             yield f"{prefix}{name}", value
 
@@ -292,20 +305,23 @@ def _names(keys: Sequence[_Key]) -> dict[_Key, str]:
         name = f"{key.experiment}, {key.variant}" if key.variant else key.experiment
         if len({other.data for other in alike}) > 1:
             name += f" on {key.data}"
-        if len({other.seed for other in alike if other.data == key.data}) > 1:
+        beside = {other.seed for other in alike if other.data == key.data}
+        if len(beside - {""}) > 1:
             name += _seed(key)
+        if not key.seed and beside != {""}:  # of `predict`, say: they are no further seed
+            name += _SCORED_AGAIN
         names[key] = name
     return names
 
 
 def _seed(key: _Key) -> str:
-    return f", seed {key.seed}"
+    return f", seed {key.seed}" if key.seed else ""
 
 
 def _refuse_shared_cases(name: str, runs: Sequence[Run]) -> None:
     seen: dict[str, Path] = {}
     for one in runs:
-        for case_id in one.cases["case_id"].unique():
+        for case_id in sorted(scored_cases(one)):
             if case_id in seen:
                 raise UserError(
                     f"{name}: case {case_id} was scored by two runs, the other is {seen[case_id]}",
@@ -335,6 +351,13 @@ def _join(methods: Sequence[Method], table: Path | None, columns: Sequence[str])
             f"no column {missing[0]!r}",
             where=str(table),
             fix=f"choose from {', '.join(map(str, found))}",
+        )
+    there = {case for method in methods for case in scored_cases(method)}
+    if not {*found["case_id"]} & {*there, *map(name_of_cine, there)}:
+        raise UserError(
+            "holds none of the cases of the runs",
+            where=str(table),
+            fix="give the cases.csv of their data set, with names as they are in the rows",
         )
     names = [f"{name} of the table" if name in CASE_COLUMNS else name for name in columns]
     for column, name in zip(columns, names, strict=True):

@@ -176,9 +176,13 @@ def _function(phases: pd.DataFrame, prefix: str, otherwise: tuple[str, str] = ("
         )
         for name in ("ml", "myocardium_ml", "wall_mm")
     }
-    if any(math.isnan(volume) for volume in columns["ml"].values()):
-        return dict.fromkeys(_FUNCTION, math.nan) | {"ed_phase": "", "es_phase": "", "flags": ""}
     names = name_phases(columns["ml"])
+    lacking = sum(math.isnan(volume) for volume in columns["ml"].values())
+    told = [f"{lacking} of {len(names)} phases not predicted"] if 0 < lacking < len(names) else []
+    # any phase that is lacking may be the largest or the smallest, unless they have names
+    if lacking == len(names) or (lacking and not {"ED", "ES"} & set(names)):
+        unknown = {"ed_phase": "", "es_phase": "", "flags": "; ".join(told)}
+        return dict.fromkeys(_FUNCTION, math.nan) | unknown
     ed, es = (
         next((phase for phase, name in names.items() if name == wanted), other)
         for wanted, other in zip(("ED", "ES"), otherwise, strict=True)
@@ -190,7 +194,7 @@ def _function(phases: pd.DataFrame, prefix: str, otherwise: tuple[str, str] = ("
     measured = function(at(ed, "ml"), at(es, "ml"), at(ed, "myocardium_ml"))
     # a phase that the data set has not cannot be held against a prediction, nor can the muscle of
     # a chamber whose muscle nobody draws
-    found = [flag for flag in flags(measured) if "missing" not in flag]
+    found = told + [flag for flag in flags(measured) if "missing" not in flag]
     annotated = dict(zip(phases["phase"].astype(str), phases["slices_annotated"], strict=True))
     seen = [annotated[phase] for phase in (ed, es) if phase]
     if len(set(seen)) > 1:  # a slice less makes a cavity smaller than the heart does

@@ -1,6 +1,6 @@
 """What is compared: methods, each with its runs pooled out of fold."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
@@ -36,6 +36,8 @@ class Run:
     """How its training stands, such as `interrupted`; empty where it came to its end."""
     folds: int = 0
     """Into how many its patients were dealt; 0 where that is not known."""
+    unpredicted: frozenset[str] = frozenset()
+    """Cases of the references of which another tool has no mask."""
 
     @property
     def part(self) -> str:
@@ -81,22 +83,42 @@ class Method:
         return HONEST if found == {HONEST} else (found - {HONEST}).pop()
 
 
+def scored_cases(rows: Run | Method) -> set[str]:
+    """Return the cases of which there are rows; those that are classified need have no mask."""
+    return {*rows.cases["case_id"], *rows.labels.get("case_id", ())}
+
+
 @dataclass(frozen=True)
 class Family:
     """Methods that differ in their seed alone."""
 
     name: str
     members: Sequence[Method]
+    seeds: Mapping[str, int] | None = None
+    """Of how many seeds the rows of each case count, of others none; without it of all."""
 
     @property
     def cases(self) -> pd.DataFrame:
         """One row a case and label, numbers averaged over the seeds that define them."""
-        return _averaged([method.cases for method in self.members], ["case_id", "label"])
+        return _averaged(self.rows("cases"), ["case_id", "label"])
 
     @property
     def indices(self) -> pd.DataFrame:
         """One row a slice, numbers averaged over the seeds that define them."""
-        return _averaged([method.indices for method in self.members], ["case_id", "slice"])
+        return _averaged(self.rows("indices"), ["case_id", "slice"])
+
+    def rows(self, table: str) -> list[pd.DataFrame]:
+        """Return the rows that count of each seed, such as those of `cases`."""
+        tables = [getattr(method, table) for method in self.members]
+        if self.seeds is None:
+            return tables
+        taken: Counter[str] = Counter()
+        counted = []
+        for method, rows in zip(self.members, tables, strict=True):
+            scored = {c for c in set(method.cases["case_id"]) if taken[c] < self.seeds.get(c, 0)}
+            taken.update(scored)
+            counted.append(rows[rows["case_id"].isin(scored)])
+        return counted
 
 
 def _averaged(tables: Sequence[pd.DataFrame], keys: list[str]) -> pd.DataFrame:
@@ -115,14 +137,18 @@ def families(methods: Sequence[Method]) -> list[Family]:
 
 
 def pairs_of(methods: Sequence[Method]) -> Iterator[tuple[Family, Family]]:
-    """Yield every two families, each with as many of its seeds as both have.
+    """Yield every two families, of each case with as many seeds of either as both have.
 
     The mean of several seeds varies less than a single one does: of methods that are alike, tests
-    of ranks, of signs and of distributions would tell the two apart.
+    of ranks, of signs and of distributions would tell the two apart. Of a seed some folds may be
+    missing.
     """
-    for first, second in combinations(families(methods), 2):
-        count = min(len(first.members), len(second.members))
-        one, two = (replace(f, members=f.members[:count]) for f in (first, second))
+    for pair in combinations(families(methods), 2):
+        first, second = (
+            Counter(case for m in family.members for case in set(m.cases["case_id"]))
+            for family in pair
+        )
+        one, two = (replace(family, seeds=first & second) for family in pair)
         yield one, two
 
 

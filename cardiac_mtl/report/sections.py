@@ -112,8 +112,9 @@ def _seeds(methods: Sequence[Method]) -> Section:
         _table(
             "seeds",
             "Mean of several seeds",
-            "Mean over volumes and seeds [95 % bootstrap interval by patients, of the mean of the "
-            "seeds], and the means of the single seeds: SD, least to largest.",
+            "Mean over volumes and seeds, on the cases that all seeds have scored [95 % bootstrap "
+            "interval by patients, of the mean of the seeds], and the means of the single seeds: "
+            "SD, least to largest.",
             analysis.over_seeds(methods),
             layout.seeds_shown,
         ),
@@ -189,7 +190,7 @@ def _function(methods: Sequence[Method], drawn: Drawn) -> Section:
         )
         + _table(
             "flags",
-            "Impossible or suspicious function",
+            "Impossible, suspicious or unknown function",
             "Nothing is clipped or left out.",
             quantities.function_flags(methods),
             layout.function_shown,

@@ -251,6 +251,48 @@ def test_phases_in_names_make_a_cine_with_a_function(tmp_path):
     assert patient["ef_percent"] == pytest.approx(100 / 3, abs=0.01)
 
 
+def phases(folder, sizes, names=None):
+    """Write phases of one patient as reference and prediction, cavities of so many rows."""
+    for kind in ("reference", "prediction"):
+        (folder / kind).mkdir(exist_ok=True)
+        for name, rows in zip(names or range(len(sizes)), sizes, strict=True):
+            array = np.zeros((3, 30, 30), np.uint8)
+            array[:, 10 : 10 + rows, 10:20] = 1
+            ending = name if names else f"frame{name:02d}"
+            save(folder / kind / f"h_{ending}.nii.gz", array)
+
+
+@pytest.mark.parametrize("lost", ["missing", "on another grid"])
+def test_a_phase_without_prediction_is_still_ed_of_the_reference(tmp_path, lost):
+    """The largest of the phases that were predicted would be ED: the EF of another heart."""
+    phases(tmp_path, (10, 6, 4, 8))
+    first = tmp_path / "prediction/h_frame00.nii.gz"
+    first.unlink()
+    if lost != "missing":
+        save(first, mask(slices=6))
+    assert evaluate(tmp_path) == 1
+    assert len(rows(tmp_path, "findings")) == 1
+    (patient,) = rows(tmp_path, "patients").to_dict("records")
+    assert patient["reference_ef_percent"] == pytest.approx(60)
+    assert patient["reference_ed_phase"] == 0
+    assert np.isnan(patient["ef_percent"])
+    assert patient["flags"] == "1 of 4 phases not predicted"
+    cases = rows(tmp_path)[lambda table: table["label"] == "lv"]
+    assert cases["phase"].tolist() == [1, 2, 3]  # it enters nothing else
+    assert cases["cardiac_phase"].fillna("").tolist() == ["", "ES", ""]
+
+
+def test_of_a_named_phase_without_prediction_the_other_is_kept(tmp_path):
+    phases(tmp_path, (10, 4), ("ED", "ES"))
+    (tmp_path / "prediction/h_ES.nii.gz").unlink()
+    assert evaluate(tmp_path) == 1
+    (patient,) = rows(tmp_path, "patients").to_dict("records")
+    assert patient["edv_ml"] == patient["reference_edv_ml"]
+    assert np.isnan(patient["ef_percent"])
+    assert patient["reference_ef_percent"] == pytest.approx(60)
+    assert patient["flags"].startswith("1 of 2 phases not predicted")
+
+
 @pytest.mark.parametrize("reference", ["data/cases.csv", "data"])
 def test_a_cine_of_one_file_is_paired_with_a_cine_or_with_its_phases(tmp_path, reference):
     array = np.stack([mask(), mask(shift=1)], axis=-1).transpose(2, 1, 0, 3)

@@ -85,6 +85,13 @@ def test_methods_on_other_cases_are_not_silently_compared(methods):
     assert told.endswith("a test of two methods is over those that both have.")
 
 
+def test_pairs_have_phases_whichever_of_both_names_them(methods):
+    """References in a folder are of patients with one phase each, unless their names say more."""
+    unnamed = changed(methods[1], cases=methods[1].cases.assign(cardiac_phase=""))
+    for pair in ([methods[0], unnamed], [unnamed, methods[0]]):
+        assert analysis.comparisons(pair)["phase"].unique().tolist() == ["ED", "ES", "all"]
+
+
 def seeds_of(runs, tmp_path):
     """Copy the run of one method twice, as other seeds that are a little better or worse."""
     for seed, more in ((1, 0.1), (2, -0.04)):
@@ -112,6 +119,20 @@ def test_seeds_are_averaged_case_by_case(runs, methods, tmp_path):
     assert (row["least"], row["largest"]) == pytest.approx((mean - 0.04, mean + 0.1))
     assert row["low"] < row["mean"] < row["high"]
     assert analysis.over_seeds(methods).empty
+
+
+def test_a_mean_of_seeds_lies_between_them(methods):
+    """Of two controls each seed finds something in another one: the other has no Dice there."""
+    seeds = []
+    for k, dice in enumerate(([0.8, 0.9, 0.0, np.nan], [0.7, 0.9, np.nan, 0.0])):
+        names = {"case_id": list("abcd"), "patient_id": list("abcd"), "label": "infarct"}
+        cases = pd.DataFrame(names | dict.fromkeys(analysis.COMPARED, np.nan) | {"dice": dice})
+        run = dataclasses.replace(methods[0].runs[0], cases=cases)
+        seeds.append(Method(f"mutgan, seed {k}", [run], family="mutgan"))
+    row = analysis.over_seeds(seeds).set_index("measure").loc["Dice"]
+    assert row["mean"] == pytest.approx((0.8 + 0.9 + 0.7 + 0.9) / 6)
+    assert row["least"] <= row["mean"] <= row["largest"]
+    assert row["low"] < row["mean"] < row["high"]
 
 
 def test_every_seed_answers_a_published_value_and_says_which_it_is(runs, tmp_path):
@@ -171,6 +192,28 @@ def test_methods_of_several_seeds_are_compared_by_their_means(runs, methods, tmp
         dice = table[(table["measure"] == "Dice") & (table["phase"] == "all")].iloc[0]
         gap = methods[1].cases["dice"].mean() + better - methods[0].cases["dice"].mean()
         assert dice["difference"] == pytest.approx(gap)
+
+
+def test_where_a_seed_is_missing_the_other_method_has_one_less_too(methods):
+    """Of method b the second seed was tested on the first fold alone."""
+    whole, fold = methods[1].runs, methods[1].runs[:1]
+
+    def seeds(name, *dice):
+        return [
+            Method(f"{name}, seed {k}", [dataclasses.replace(r, cases=r.cases.assign(dice=v))
+                                         for r in runs], family=name)
+            for k, (v, runs) in enumerate(dice)
+        ]  # fmt: skip
+
+    table = analysis.comparisons(
+        [*seeds("a", (0.5, whole), (0.9, whole)), *seeds("b", (0.6, whole), (0.6, fold))]
+    )
+    row = table[(table["measure"] == "Dice") & (table["phase"] == "all")].iloc[0]
+    first, second = (run.cases["case_id"].nunique() for run in whole)
+    # a: 0.7 where both have two seeds, 0.5 where b has one
+    expected = (first * (0.6 - 0.7) + second * (0.6 - 0.5)) / (first + second)
+    assert row["difference"] == pytest.approx(expected)
+    assert row["volumes"] == first + second
 
 
 def test_a_method_without_masks_is_compared_in_nothing(methods):

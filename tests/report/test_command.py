@@ -150,6 +150,10 @@ def test_strata_of_a_column_of_the_data_sets_own_table(runs, tmp_path, capsys):
     scanner = strata[strata["column"] == "scanner"]
     assert scanner["value"].tolist() == ["A", "B"] * 2
     assert set(scanner["patients"]) == {3}
+    other = tmp_path / "other.csv"
+    other.write_text("case_id,scanner\nq1,A\n")
+    assert main([*words, "--table", str(other)]) == 2
+    assert "holds none of the cases of the runs" in capsys.readouterr().err
     assert main([*words[:-1], "magnet", "--table", str(source)]) == 2
     assert "choose from case_id, scanner" in capsys.readouterr().err
 
@@ -189,6 +193,25 @@ def test_masks_of_another_tool_do_not_hide_how_runs_differ(write_run, tmp_path):
     assert variants == {"learning_rate 0.1", "learning_rate 0.2", ""}
 
 
+def test_masks_called_as_an_experiment_are_no_seed_of_it(write_run, tmp_path):
+    """`evaluate` calls a method by the folder of its masks: `masks/mtn_unet` of `predict`."""
+    rng = np.random.default_rng(1)
+    for name, facts in (
+        ("ours", {}),
+        ("masks", {"protocol": "external", "seed": ""}),
+    ):
+        write_run(tmp_path / name, "mtn_unet", 0, ["p0", "p1"], rng, **facts)
+    methods = read_methods([tmp_path / "ours", tmp_path / "masks"])
+    assert [m.name for m in methods] == ["mtn_unet", "mtn_unet, masks by evaluate"]
+    assert analysis.over_seeds(methods).empty
+    assert set(analysis.comparisons(methods)["second"]) == {"mtn_unet, masks by evaluate"}
+    write_run(tmp_path / "again", "mtn_unet", 0, ["p0", "p1"], rng, seed=1)
+    methods = read_methods([tmp_path])
+    names = {"mtn_unet, seed 0", "mtn_unet, seed 1", "mtn_unet, masks by evaluate"}
+    assert {m.name for m in methods} == names
+    assert set(analysis.over_seeds(methods)["seeds"]) == {2}
+
+
 def test_a_run_that_did_not_train_to_its_end_is_told(write_run, tmp_path):
     rng = np.random.default_rng(1)
     for fold, status in enumerate(("finished", "interrupted")):
@@ -208,6 +231,75 @@ def test_references_that_differ_are_told(write_run, tmp_path):
     cases.to_csv(path, index=False)
     (told,) = caveats(read_methods([tmp_path]))
     assert told.startswith("mtn_unet and mtn_uncertainty: the references of 2 of 3 structures")
+
+
+def test_references_that_differ_are_told_of_methods_that_share_nothing_with_the_first(
+    write_run, tmp_path
+):
+    for name, patient in (("first", "p0"), ("mtn_uncertainty", "p1"), ("mtn_unet", "p1")):
+        write_run(tmp_path / name, name, 0, [patient], np.random.default_rng(1))
+    path = tmp_path / "mtn_unet/cases.csv"
+    cases = pd.read_csv(path, dtype={"phase": str})
+    cases["reference_volume_ml"] *= 1.05
+    cases.to_csv(path, index=False)
+    folders = [tmp_path / name for name in ("first", "mtn_uncertainty", "mtn_unet")]
+    (told,) = (text for text in caveats(read_methods(folders)) if "differ in volume" in text)
+    assert told.startswith("mtn_unet and mtn_uncertainty: the references of 3 of 3 structures")
+
+
+def test_patients_that_are_grouped_otherwise_are_told(write_run, tmp_path):
+    """Of a folder of masks each may be a patient of its own: its intervals are too narrow."""
+    for name in ("mtn_uncertainty", "mtn_unet"):
+        write_run(tmp_path / name, name, 0, ["p1", "p2"], np.random.default_rng(1))
+    path = tmp_path / "mtn_uncertainty/cases.csv"
+    cases = pd.read_csv(path, dtype={"phase": str})
+    for names, count in ((cases["patient_id"] + "x", 0), (cases["case_id"], 1)):
+        cases.assign(patient_id=names).to_csv(path, index=False)
+        told = [text for text in caveats(read_methods([tmp_path])) if "by their names" in text]
+        assert len(told) == count
+    assert told[0].startswith(
+        "mtn_unet and mtn_uncertainty: the cases that both have are of 2 and 6"
+    )
+
+
+def test_a_share_of_the_training_patients_is_told_unless_the_name_says_so(write_run, tmp_path):
+    for fold, (name, share) in enumerate((("few", 0.25), ("whole", 1.0))):
+        write_run(tmp_path / name, "mtn_unet", fold, [f"p{fold}"], np.random.default_rng(1))
+        config = {"data": {"init_args": {"train_fraction": share}}}
+        (tmp_path / name / "config.yaml").write_text(json.dumps(config))
+    told = "mtn_unet: trained on a share of its training patients (0.25)."
+    assert caveats(read_methods([tmp_path / "few"])) == [told]
+    assert caveats(read_methods([tmp_path / "whole"])) == []
+    both = read_methods([tmp_path])
+    assert {method.variant for method in both} == {f"data.train_fraction {s}" for s in (0.25, 1.0)}
+    assert not [text for text in caveats(both) if "a share of" in text]
+
+
+def test_seeds_of_other_folds_are_told(write_run, tmp_path):
+    """As where patients were added to the data of a study before it was called for another seed."""
+    for seed, dealt in enumerate(("ab", "ab", "cd")):
+        facts = {"seed": seed, "split_sha256": dealt * 32}
+        write_run(tmp_path / str(seed), "mtn_unet", 0, ["p0"], np.random.default_rng(1), **facts)
+    assert caveats(read_methods([tmp_path / "0", tmp_path / "1"])) == []
+    (told,) = caveats(read_methods([tmp_path]))
+    assert told.startswith("mtn_unet: its runs dealt the patients to folds in several ways")
+
+
+def test_folds_of_another_tool_lack_the_cases_of_none(write_run, tmp_path):
+    """Each was held against the references of all folds: `--reference HEARTS/cases.csv`."""
+    cases = [f"p{k}_ph{phase:02d}" for k in range(3) for phase in range(3)]
+    for fold in range(2):
+        folder = tmp_path / str(fold)
+        names = {"protocol": "external", "seed": ""}
+        write_run(folder, "nnunet", None, [f"p{fold}"], np.random.default_rng(1), **names)
+        lacking = [case for case in cases if not case.startswith(f"p{fold}")]
+        rows = {"severity": "error", "code": "no_prediction", "case": lacking, "file": ""}
+        pd.DataFrame(rows).to_csv(folder / "findings.csv", index=False)
+    told = [text for text in caveats(read_methods([tmp_path])) if "no prediction" in text]
+    assert told == ["nnunet: 3 cases have no prediction and are in no mean."]  # of p2
+    write_run(tmp_path / "2", "nnunet", None, ["p2"], np.random.default_rng(1), **names)
+    (tmp_path / "2/findings.csv").write_text("\n")  # as `evaluate` leaves it without any
+    assert not [text for text in caveats(read_methods([tmp_path])) if "no prediction" in text]
 
 
 def test_phantoms_are_not_taken_for_patients(write_run, tmp_path):
@@ -272,6 +364,9 @@ def test_a_label_of_digits_is_text_beside_one_of_letters(write_run, tmp_path):
     methods = read_methods([tmp_path])
     assert analysis.comparisons(methods).empty
     assert {m.cases["label"].iloc[0] for m in methods} == {"1", "myocardium"}
+    (told,) = (text for text in caveats(methods) if "one name" in text)
+    assert "(mtn_uncertainty: myocardium; mtn_unet: 1)" in told
+    assert not [text for text in caveats(methods[:1]) if "one name" in text]
 
 
 def test_no_heading_and_no_caption_breaks_its_table(report):

@@ -1,6 +1,7 @@
 """Tables of a classifier, right and wrong pixels, PSNR, and the sweep of a weight."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -277,6 +278,17 @@ def test_methods_of_several_weights_have_names_of_their_own(write_run, tmp_path)
     assert read_methods([tmp_path / "0.3"])[0].name == "fpm_multitask"
 
 
+def test_an_optimizer_beside_none_is_a_setting(write_run, tmp_path):
+    """As `--model.disc_optimizer null` is, of which a class and its arguments are the opposite."""
+    adam = {"class_path": "Adam", "init_args": {"lr": 0.001}}
+    for k, optimizer in enumerate((None, adam)):
+        write_run(tmp_path / str(k), "weak_transfer_uadt", 0, ["p1"], np.random.default_rng(0))
+        model = {"init_args": {"width": 8, "disc_optimizer": optimizer}}
+        (tmp_path / f"{k}/config.yaml").write_text(json.dumps({"model": model}))
+    names = [method.name for method in read_methods([tmp_path])]
+    assert names == [f"weak_transfer_uadt, disc_optimizer {v}" for v in (None, "Adam")]
+
+
 @pytest.mark.parametrize(
     ("changed", "name"),
     [
@@ -337,6 +349,28 @@ def test_the_page_shows_calls_and_maps(write_run, tmp_path, monkeypatch):
     assert {"confusion.csv", "operating_points.csv", "thresholds.csv"} <= {
         file.name for file in (tmp_path / "out/tables").iterdir()
     }
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_classifier_is_reported_on_without_any_mask(write_run, tmp_path, capsys):
+    """T1 maps with a diagnosis alone: `test` scores no volume, and writes labels.csv."""
+    for fold in range(2):
+        folder = tmp_path / f"runs/{fold}"
+        write_run(
+            folder, "fpm_vgg16", fold, ["p1"], np.random.default_rng(0), threshold=facts(0.35)
+        )
+        for name in ("cases", "slices", "patients"):
+            path = folder / f"{name}.csv"
+            path.write_text(path.read_text().splitlines()[0] + "\n")
+        shutil.rmtree(folder / "gallery")
+        labels_of(fold, 0.35)[0].to_csv(folder / "labels.csv", index=False)
+    words = ["report", str(tmp_path / "runs"), "--output", str(tmp_path / "out")]
+    assert main(words) == 0
+    points = pd.read_csv(tmp_path / "out/tables/operating_points.csv")
+    assert set(points["n"]) == {60}
+    shutil.copy(tmp_path / "runs/0/labels.csv", tmp_path / "runs/1/labels.csv")
+    assert main(words) == 2
+    assert "scored by two runs" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("undrawn")

@@ -89,6 +89,38 @@ def test_seeds_of_one_method_count_as_one():
     assert (row["first_better"], row["second_better"], row["n"]) == (0, 1, 3)
 
 
+def test_a_volume_that_one_method_lacks_is_held_against_none():
+    """Another tool has no prediction of the second phase, in which ours misses the structure."""
+    ours = method("a", ["ok", "missed"] * 6, [f"p{k // 2}" for k in range(12)])
+    other = method("b", ["ok"] * 12, [f"p{k // 2}" for k in range(12)])
+    object.__setattr__(other, "cases", other.cases[::2])
+    assert finding.comparisons([ours, other]).empty
+    object.__setattr__(other, "cases", other.cases[:0])
+    assert finding.comparisons([ours, other]).empty
+
+
+def test_patients_of_the_same_cases_may_be_named_otherwise():
+    """As where `evaluate` is given a folder of reference masks, and knows no table."""
+    ours = method("a", ["missed"] * 6, [f"p{k}" for k in range(6)])
+    other = method("b", ["ok"] * 6, [f"case{k}" for k in range(6)])
+    (row,) = finding.comparisons([ours, other]).to_dict("records")
+    assert (row["n"], row["second_better"]) == (6, 6)
+
+
+def test_a_seed_that_is_missing_in_some_patients_is_left_out_of_the_other_method_there():
+    rng = np.random.default_rng(0)
+    small = 0
+    for _ in range(100):
+        found = np.where(rng.random((5, 60)) < 0.9, "ok", "missed")
+        seeds = [method(f"a, seed {k}", list(s), family="a") for k, s in enumerate(found[:3])]
+        others = [method(f"b, seed {k}", list(s), family="b") for k, s in enumerate(found[3:])]
+        others.append(method("b, seed 2", ["ok"], family="b"))
+        object.__setattr__(others[1], "cases", others[1].cases[:6])
+        table = finding.comparisons([*seeds, *others])
+        small += bool(len(table)) and table["p"].iloc[0] < 0.05
+    assert small <= 8
+
+
 def test_a_mean_of_seeds_is_not_worse_than_one_seed_of_the_same_luck():
     rng = np.random.default_rng(0)
     small = 0

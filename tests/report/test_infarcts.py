@@ -28,8 +28,8 @@ def method(tmp_path):
         rows["case_id"], rows["slice"] = rows["patient_id"], [k % 2 for k in range(len(errors))]
         rows = rows.astype({c: float for c in rows if c.endswith("_error")})
         rows["regressed_size_mm2_error"] = errors
-        cases = pd.DataFrame({"patient_id": ["p0"], "case_id": ["p0"], "label": ["infarct"]})
-        cases = cases.assign(dice=np.nan)
+        cases = rows[["patient_id", "case_id"]].drop_duplicates(ignore_index=True)
+        cases = cases.assign(label="infarct", dice=np.nan)
         identity = {"experiment": name, "protocol": "honest", "layout": "cine"}
         empty = pd.DataFrame({"patient_id": []})
         run = Run(tmp_path, identity, cases, cases, cases, empty, rows, empty, pd.DataFrame())

@@ -92,7 +92,7 @@ def test_the_table_fits_a_hundred_columns(rows):
 def test_where_nothing_was_scored_the_table_says_so(rows):
     cases, slices = rows
     for layout in (to_text, to_markdown):
-        assert "Nothing was scored" in layout(summary(cases[:0], slices[:0]))
+        assert "No mask was scored" in layout(summary(cases[:0], slices[:0]))
 
 
 def test_regressed_areas_have_their_column_where_there_are_some(rows):

@@ -113,6 +113,8 @@ def _grouped_boxes(
 
 
 def _intervals(methods: Sequence[Method], table: pd.DataFrame) -> Iterator[Picture]:
+    if table.empty:
+        return
     for label, of_label in table.groupby("label", sort=False):
         shown = [m for m in COMPARED if of_label[f"{m}_mean"].notna().any()]
         if not shown:

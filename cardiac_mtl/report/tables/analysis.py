@@ -150,7 +150,8 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     for first, second in pairs_of(methods):
         keys = ["case_id", "label"]
         merged = first.cases.merge(second.cases, on=keys, suffixes=("_1", "_2"))
-        merged["cardiac_phase"] = merged["cardiac_phase_1"]
+        named = merged["cardiac_phase_1"]  # where references without a table name none: the other's
+        merged["cardiac_phase"] = named.where(named != "", merged["cardiac_phase_2"])
         for label, of_label in merged.groupby("label", sort=False):
             for phase, chosen in phases_of(of_label):
                 for measure in COMPARED:
@@ -212,9 +213,10 @@ def over_seeds(methods: Sequence[Method]) -> pd.DataFrame:
         if len(family.members) < 2:
             continue
         shared = set.intersection(*(set(method.cases["case_id"]) for method in family.members))
-        together = family.cases[family.cases["case_id"].isin(shared)]
         alone = [method.cases[method.cases["case_id"].isin(shared)] for method in family.members]
-        for label, cases in together.groupby("label", sort=False):
+        # the rows of all, not means of cases: a control in which one seed alone finds something
+        # has a Dice by that seed alone, and its mean would count for all of them
+        for label, cases in pd.concat(alone).groupby("label", sort=False):
             for measure in COMPARED:
                 of_seeds = [seed.loc[seed["label"] == label, measure].mean() for seed in alone]
                 values, patients = cases[measure].to_numpy(float), cases["patient_id"].to_numpy()

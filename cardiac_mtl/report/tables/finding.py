@@ -11,7 +11,7 @@ import pandas as pd
 from scipy import stats
 
 from cardiac_mtl.metrics.statistics import holm
-from cardiac_mtl.report.methods import Method, pairs_of
+from cardiac_mtl.report.methods import Family, Method, pairs_of
 from cardiac_mtl.report.tables.layout import p_value, with_interval
 
 _RIGHT = {"ok": 1.0, "missed": 0.0, "both_empty": 1.0, "false_positive": 0.0}
@@ -53,7 +53,7 @@ def rates(methods: Sequence[Method]) -> pd.DataFrame:
 
 
 def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
-    """Test every pair of methods on the patients of both: exact sign test (McNemar's, one seed).
+    """Test every pair of methods on the cases of both: exact sign test (McNemar's, one seed).
 
     Returns:
         By label and kind of patient: how many both have, in how many each is right more often
@@ -62,13 +62,10 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     """
     rows = []
     for first, second in pairs_of(methods):
-        keys = ["patient_id", "label", "kind"]
-        before, after = (
-            pd.concat([_by_patient(method.cases) for method in family.members])
-            .groupby(keys)["right"]
-            .mean()
-            for family in (first, second)
-        )
+        cases = pd.concat(first.rows("cases")).drop_duplicates("case_id")
+        # the second may have the same cases under other names of their patients
+        patients = cases.set_index("case_id")["patient_id"]
+        before, after = (_shares(family, patients) for family in (first, second))
         pairs = pd.concat({"first": before, "second": after}, axis=1, join="inner")
         for (label, kind), pair in pairs.groupby(["label", "kind"]):
             # the same shares in another order of seeds add up to another last digit
@@ -92,6 +89,20 @@ def comparisons(methods: Sequence[Method]) -> pd.DataFrame:
     if len(table):
         table["p_holm"] = holm(table["p"].to_numpy(float))
     return table
+
+
+def _shares(family: Family, patients: pd.Series) -> pd.Series:
+    """Return the share of volumes and seeds that are right, by patient, label and kind.
+
+    Args:
+        family: its cases are known to the next.
+        patients: of the cases.
+    """
+    judged = [
+        _by_patient(cases.assign(patient_id=cases["case_id"].map(patients)))
+        for cases in family.rows("cases")
+    ]
+    return pd.concat(judged).groupby(["patient_id", "label", "kind"])["right"].mean()
 
 
 def _by_patient(cases: pd.DataFrame) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from cardiac_mtl.report.tables.layout import in_markdown
 _MEASURES = ("dice", "jaccard", "msd_mm", "hd_mm")
 _AREAS = {"segmented": "area_error_mm2", "regressed": "regressed_area_error_mm2"}
 _HEADINGS = {"segmented": "area mm2", "regressed": "regr. mm2"}
-NOTHING = "Nothing was scored: no annotated slice has a prediction that fits it."
+NOTHING = "No mask was scored: no annotated slice has a prediction that fits it."
 _COUNTS = ("missed", "false_positive", "both_empty")
 
 
