@@ -33,10 +33,10 @@ import numpy as np
 
 from benchmarks.common import OURS, options_of, paired, positive, ratios, spread, timed, write
 from benchmarks.nnunet import NNUNet, channel_of, lay_out
-from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.contracts import CineStudy
 from cardiac_mtl.phantom_files import write_cohort
 from cardiac_mtl.phantoms.cohort import make_cohort
+from cardiac_mtl.predictor import Predictor
 from cardiac_mtl.runs import BEST, find_run, read_identity
 from data_modules import manifest
 from data_modules.nifti import TOLERANCE, load_nifti

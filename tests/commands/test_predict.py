@@ -13,9 +13,9 @@ import SimpleITK as sitk
 import torch
 
 from cardiac_mtl.cli import main
-from cardiac_mtl.commands.predict import Predictor, _measured
 from cardiac_mtl.commands.predict import _said_once as said_once
 from cardiac_mtl.postprocessing import closed_then_opened
+from cardiac_mtl.predictor import Predictor, _measured
 from cardiac_mtl.runs import BEST, IDENTITY
 from data_modules.augment import Augmentation
 from data_modules.geometry import PreparedInput

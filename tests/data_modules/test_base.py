@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from cardiac_mtl.commands.predict import Predictor
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
+from cardiac_mtl.predictor import Predictor
 from data_modules.augment import Augmentation
 from data_modules.manifest import ManifestDataModule, write_layout
 from data_modules.offset import Offset

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 import torch
 from lightning import LightningModule, Trainer
 
-from cardiac_mtl.commands.predict import Predictor
+from cardiac_mtl.predictor import Predictor
 from data_modules.augment import Augmentation
 from data_modules.findings import noticed
 
