@@ -25,7 +25,7 @@ from data_modules.cases import Case, name_of_cine
 from data_modules.examination import image_findings
 from data_modules.findings import notice
 from data_modules.geometry import PreparedInput, cut_slices, first_pixel, restore, turn_against
-from data_modules.readers import write_mask
+from data_modules.masks import write_mask
 
 SLICES_AT_ONCE = 16
 LIKE = 1.25

@@ -40,8 +40,9 @@ from data_modules.geometry import (
     prepare_mask,
 )
 from data_modules.manifest import TABLE
+from data_modules.masks import read_region
 from data_modules.nifti import write_nifti
-from data_modules.readers import Cine, count_slices_of_cine, read_cine, read_region
+from data_modules.readers import Cine, count_slices_of_cine, read_cine
 from data_modules.roi import box_centre, moving_centre
 from data_modules.splits import Split
 from data_modules.store import Plan, PreparedCase

@@ -25,8 +25,9 @@ from data_modules.cases import Case, name_of_cine, name_of_phase
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, notice, refuse
 from data_modules.labels import LABELS, label_cases
+from data_modules.masks import read_mask
 from data_modules.privacy import pseudonym
-from data_modules.readers import named_nifti, phases_in, read_mask, shape_of, shape_of_volume
+from data_modules.readers import named_nifti, phases_in, shape_of, shape_of_volume
 
 TABLE = "cases.csv"
 REQUIRED = ("case_id", "patient_id", "image")

@@ -21,8 +21,9 @@ from cardiac_mtl.contracts import SequenceStudy
 from cardiac_mtl.errors import UserError
 from data_modules.cases import Case
 from data_modules.findings import OnError, notice, refuse
+from data_modules.masks import read_mask
 from data_modules.nifti import write_nifti
-from data_modules.readers import is_nifti, read_mask
+from data_modules.readers import is_nifti
 
 SEQUENCES: Final = ("LGE", "C0", "T2")
 """The target first, whose segmentation is asked for."""

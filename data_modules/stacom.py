@@ -27,8 +27,8 @@ from data_modules.base import CardiacDataModule
 from data_modules.cases import Case, name_of_phase
 from data_modules.dicom import identifiers
 from data_modules.findings import OnError, refuse
+from data_modules.masks import read_mask
 from data_modules.privacy import pseudonym
-from data_modules.readers import read_mask
 from data_modules.series import order_by_position
 
 _SHORT_AXIS = re.compile(r"_SA(\d+)_ph(\d+)\.dcm$")

@@ -10,8 +10,9 @@ import pytest
 
 from cardiac_mtl.cli import main
 from data_modules.manifest import find_cases
+from data_modules.masks import write_mask
 from data_modules.privacy import pseudonym
-from data_modules.readers import read_volume, write_mask
+from data_modules.readers import read_volume
 
 SECRETS = ("Mustermann", "Erika", "19560203", "4711-0815", "20190704")
 

@@ -29,8 +29,9 @@ from data_modules.cases import Case, case_table, check_cases, name_of_cine
 from data_modules.findings import Finding, noticed, of_error
 from data_modules.geometry import apex_first
 from data_modules.inputs import find_masks
+from data_modules.masks import read_mask
 from data_modules.parallel import parallel_map
-from data_modules.readers import is_nifti, read_mask, read_volume, stem_of
+from data_modules.readers import is_nifti, read_volume, stem_of
 
 _NO_ROWS = CaseRows([], [], [], [])
 

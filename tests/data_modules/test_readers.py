@@ -1,4 +1,4 @@
-"""Readers: true geometry against nibabel and SimpleITK, and one line for each damaged file."""
+"""Readers, of masks too: true geometry against nibabel and SimpleITK, and one line for each damaged file."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +14,8 @@ from PIL import Image
 
 from cardiac_mtl.contracts import UNLABELLED
 from cardiac_mtl.errors import UserError
-from data_modules.readers import phases_in, read_cine, read_mask, read_volume, write_mask
+from data_modules.masks import read_mask, write_mask
+from data_modules.readers import phases_in, read_cine, read_volume
 from data_modules.series import order_by_position
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"

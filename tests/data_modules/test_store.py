@@ -21,7 +21,8 @@ from data_modules.cases import Case
 from data_modules.digests import digests
 from data_modules.geometry import prepare_image, prepare_mask
 from data_modules.manifest import find_cases, write_layout
-from data_modules.readers import read_mask, read_volume
+from data_modules.masks import read_mask
+from data_modules.readers import read_volume
 from data_modules.store import Plan, PreparedCase, PreparedStore, open_store, store_key
 
 FORK = multiprocessing.get_context("fork")
