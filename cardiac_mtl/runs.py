@@ -33,7 +33,7 @@ BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PROVENANCE = "cardiac_mtl"
 """Key of a checkpoint that holds where it comes from."""
 
-_PACKAGES = ("torch", "lightning", "numpy", "SimpleITK", "monai", "torchmetrics", "jsonargparse")
+_PACKAGES = ("lightning", "numpy", "SimpleITK", "monai", "torchmetrics", "jsonargparse")
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -161,7 +161,11 @@ def provenance(command: Sequence[str] = ()) -> dict[str, Any]:
         "command": shlex.join(["cardiac-mtl", *command]),
         "started_at": now(),
         "git_commit": _git_commit(),
-        "versions": {"cardiac-mtl": cardiac_mtl.__version__, **_versions()},
+        "versions": {
+            "cardiac-mtl": cardiac_mtl.__version__,
+            "torch": str(torch.__version__),  # its build too; metadata of wheels on PyPI have none
+            **_versions(),
+        },
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
