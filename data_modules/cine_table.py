@@ -13,6 +13,8 @@ from data_modules.readers import count_slices_of_cine, refuse_still
 
 WALL = "myocardium"
 """Column of the file that the manifest does not have."""
+KNOWN = (*OPTIONAL, WALL, *INDEX_NAMES)
+"""Columns that are not required."""
 
 
 def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
@@ -29,7 +31,7 @@ def find_cases(root: Path, on_error: OnError = refuse) -> list[Case]:
         UserError: as `manifest.find_cases`; an image has one phase; an index is not a number, or is
             given for several slices.
     """
-    return read_table(root, _cases_of, on_error, (*OPTIONAL, WALL, *INDEX_NAMES))
+    return read_table(root, cases_of, on_error, KNOWN)
 
 
 def whole_cine(case: Case) -> list[Case]:
@@ -45,7 +47,12 @@ def whole_cine(case: Case) -> list[Case]:
     return [replace(case, image=tuple(files))]
 
 
-def _cases_of(row: Row) -> list[Case]:
+def cases_of(row: Row) -> list[Case]:
+    """Return the one case of a row.
+
+    Raises:
+        UserError: as `find_cases`.
+    """
     case = case_of(row)
     other = {name: text for name, text in case.other.items() if name != WALL}
     case = replace(case, other=other, myocardium=file_of(row, WALL) if row.values.get(WALL) else ())

@@ -10,7 +10,9 @@ from data_modules import cine_table
 from data_modules.cases import Case, name_of_phase
 from data_modules.findings import OnError, refuse
 from data_modules.manifest import (
+    OPTIONAL,
     TABLE,
+    Row,
     case_of,
     one_volume,
     read_table,
@@ -50,9 +52,9 @@ def find_inputs(
     """
     of_volume = one_volume if one_phase else split_frames
     if path.suffix == ".csv" or (path / TABLE).is_file():
-        if whole_cines:
-            return cine_table.find_cases(path, on_error)
-        return read_table(path, lambda row: of_volume(case_of(row)), on_error)
+        of_row = cine_table.cases_of if whole_cines else lambda row: of_volume(case_of(row))
+        known = cine_table.KNOWN if whole_cines else OPTIONAL
+        return read_table(path, lambda row: _but_for_the_mask(row, of_row), on_error, known)
     of_image = cine_table.whole_cine if whole_cines else of_volume
     if path.is_file():
         return of_image(_of_file(path))
@@ -69,6 +71,17 @@ def find_inputs(
             fix="give the images, or one file by its name",
         )
     return _of_files(images, of_image, on_error)
+
+
+def _but_for_the_mask(row: Row, of_row: Callable[[Row], list[Case]]) -> list[Case]:
+    """Return the cases of a row whose mask may be absent, or of another shape.
+
+    It has no part in a prediction; it is named so that nothing is written over it.
+    """
+    named = row.values.get("mask")
+    lies = (row.folder / named,) if named else ()
+    image = row._replace(values={**row.values, "mask": ""})
+    return [replace(case, mask=lies) for case in of_row(image)]
 
 
 def _of_files(

@@ -72,3 +72,14 @@ def test_a_folder_without_an_image_of_the_kind_is_one_line(folder):
     what = "2 NIfTI files, and none is an image that this run was trained for; give the images"
     with pytest.raises(UserError, match=re.escape(f"--input {path}: {what}")):
         found(path, MSCMRDataModule())
+
+
+@pytest.mark.parametrize("mask", ["gone.nii", "flat.nii", "../elsewhere.nii"])
+@pytest.mark.parametrize("whole_cines", [False, True])
+def test_a_mask_that_does_not_fit_costs_no_row_its_prediction(tmp_path, mask, whole_cines):
+    nib.Nifti1Image(np.ones((4, 4, 2, 3), np.int16), np.eye(4)).to_filename(tmp_path / "a.nii")
+    nib.Nifti1Image(np.ones((4, 4), np.int16), np.eye(4)).to_filename(tmp_path / "flat.nii")
+    (tmp_path / "cases.csv").write_text(f"case_id,patient_id,image,mask\na,a,a.nii,{mask}\n")
+    cases = find_inputs(tmp_path, whole_cines=whole_cines)
+    assert [case.phase for case in cases] == ([""] if whole_cines else ["0", "1", "2"])
+    assert {case.mask for case in cases} == {(tmp_path / mask,)}
