@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
@@ -200,8 +199,7 @@ def run_locally(jobs: Sequence[Job], at_once: int) -> None:
     threads = str(max(1, processors() // max(1, at_once)))
     # within an allocation of SLURM, a run that is started here is none of its jobs
     ours = {name: value for name, value in os.environ.items() if not name.startswith("SLURM_")}
-    # python -m would import what lies in the working folder, which the command itself does not
-    environment = {"OMP_NUM_THREADS": threads, **ours, "PYTHONSAFEPATH": "1"}
+    environment = {"OMP_NUM_THREADS": threads, **ours}
     if jobs:  # one group of W&B for the whole study
         environment = {"WANDB_RUN_GROUP": jobs[0].ledger.name, **environment}
     waiting, running = list(jobs), dict[Job, subprocess.Popen[bytes]]()
@@ -251,7 +249,7 @@ def _stop(*_: object) -> None:
 def _start(job: Job, environment: dict[str, str]) -> subprocess.Popen[bytes]:
     with job.log.open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            [sys.executable, "-m", "cardiac_mtl.studies.job", str(job.ledger), job.name],
+            [*slurm.PROGRAM, str(job.ledger), job.name],
             stdout=log,
             stderr=subprocess.STDOUT,
             env=environment,

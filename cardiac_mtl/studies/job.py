@@ -1,7 +1,7 @@
 """The runs of a study, each a job: what it is, how it stands, and the process that does it.
 
 The ledger of a study, `<run_root>/cv/<study>/`, holds `study.json` with all jobs, and of each job
-a file with its state and a log. A job is done by `python -m cardiac_mtl.studies.job LEDGER NAME`,
+a file with its state and a log. A job is done by this file as a program, given LEDGER and NAME,
 here or on any node that sees the ledger; a job whose process is gone counts as lost.
 """
 

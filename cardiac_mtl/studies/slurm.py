@@ -29,13 +29,15 @@ jobs=(
 )
 job=${{jobs[$SLURM_ARRAY_TASK_ID]}}
 cd {folder}
-export PYTHONSAFEPATH=1  # python -m would import what lies in the folder
 export WANDB_RUN_GROUP=${{WANDB_RUN_GROUP:-{study}}}
 [ -z "${{SLURM_CPUS_PER_TASK:-}}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
 srun --kill-on-bad-exit=1 --output={log}/"$job".log --open-mode=append \\
-  {python} -m cardiac_mtl.studies.job {ledger} "$job"
+  {program} {ledger} "$job"
 """
 
+PROGRAM = (sys.executable, str(Path(__file__).with_name("job.py")))
+"""Does a job, given its ledger and its name. A file: `python -m` would import what lies in the
+working folder, which the command itself does not, and Python 3.10 cannot be told otherwise."""
 NOTICE_SECONDS = 60
 """Before the end of a job's time: enough to write down that it stopped, and to requeue it."""
 
@@ -68,7 +70,7 @@ def script(
         ledger=shlex.quote(str(ledger.resolve())),
         log=shlex.quote(_literal(ledger.resolve())),
         study=shlex.quote(ledger.name),
-        python=shlex.quote(sys.executable),
+        program=shlex.join(PROGRAM),
     )
 
 

@@ -147,5 +147,5 @@ def refuse_shadowed_package() -> None:
         raise UserError(
             "another package named data_modules hides ours",
             where=str(found),
-            fix="run from another folder, or set PYTHONSAFEPATH=1",
+            fix="run from another folder",
         )

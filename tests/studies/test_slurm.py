@@ -2,11 +2,12 @@
 
 import os
 import subprocess
+import sys
 
 import pytest
 
 from cardiac_mtl.errors import UserError
-from cardiac_mtl.studies import slurm
+from cardiac_mtl.studies import job, slurm
 
 
 def test_the_batch_script_survives_spaces_and_per_cents(tmp_path, monkeypatch):
@@ -17,15 +18,14 @@ def test_the_batch_script_survives_spaces_and_per_cents(tmp_path, monkeypatch):
     assert "#SBATCH --partition=gpu\n" in text
     subprocess.run(["bash", "-n"], input=text, text=True, check=True)
     seen = tmp_path / "seen"
-    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" $PYTHONSAFEPATH "$@" > {seen}\n')
+    (tmp_path / "srun").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\n')
     (tmp_path / "srun").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "1")
     subprocess.run(["bash"], input=text, text=True, check=True)
     words = seen.read_text().splitlines()
-    assert words[0] == "1"  # Python imports nothing of the folder
-    assert words[2] == f"--output={ledger}%/two.log"
-    assert words[-2:] == [str(ledger), "two"]
+    assert words[1] == f"--output={ledger}%/two.log"
+    assert words[-4:] == [sys.executable, job.__file__, str(ledger), "two"]
 
 
 @pytest.fixture
