@@ -158,7 +158,7 @@ def write_offline_run(run: Path) -> None:
     account = {key: value for key, value in (identity.get("wandb") or {}).items() if value}
     with wandb.init(
         **{"project": _PROJECT, **account},
-        dir=making,
+        dir=str(making),
         mode="offline",
         config=public(read_yaml(run / CONFIG), identity),
         settings=wandb.Settings(**_QUIET, silent=True),
